@@ -1,0 +1,67 @@
+"""fiberscope: which networks are the same, what an architecture lets training do, what is redundant in a network.
+
+Public names are imported when first used, so that `import fiberscope` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fiberscope._version import __version__
+
+if TYPE_CHECKING:
+    from fiberscope.activations import Activation as Activation
+    from fiberscope.activations import activation as activation
+    from fiberscope.certificates import Certificate as Certificate
+    from fiberscope.certificates import check as check
+    from fiberscope.domains import Box as Box
+    from fiberscope.inspection import Inspection as Inspection
+    from fiberscope.inspection import inspect as inspect
+    from fiberscope.invariants import SmallestSIM as SmallestSIM
+    from fiberscope.invariants import smallest_sim as smallest_sim
+    from fiberscope.io import load as load
+    from fiberscope.io import save as save
+    from fiberscope.io import to_onnx as to_onnx
+    from fiberscope.io import to_torch as to_torch
+    from fiberscope.network import Layer as Layer
+    from fiberscope.network import Network as Network
+    from fiberscope.reduction import Reduction as Reduction
+    from fiberscope.reduction import reduce as reduce
+    from fiberscope.report import report as report
+    from fiberscope.results import Answer as Answer
+    from fiberscope.results import Budget as Budget
+    from fiberscope.results import Result as Result
+    from fiberscope.results import Rigor as Rigor
+    from fiberscope.results import Verdict as Verdict
+    from fiberscope.theorems import cite as cite
+
+_HOMES = {
+    "activations": ("Activation", "activation"),
+    "certificates": ("Certificate", "check"),
+    "domains": ("Box",),
+    "inspection": ("Inspection", "inspect"),
+    "invariants": ("SmallestSIM", "smallest_sim"),
+    "io": ("load", "save", "to_onnx", "to_torch"),
+    "network": ("Layer", "Network"),
+    "reduction": ("Reduction", "reduce"),
+    "report": ("report",),
+    "results": ("Answer", "Budget", "Result", "Rigor", "Verdict"),
+    "theorems": ("cite",),
+}
+_HOME = {name: module for module, exported in _HOMES.items() for name in exported}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'fiberscope' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fiberscope.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,159 @@
+"""The independent checker: replays a certificate between two networks and says whether it proves its claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fiberscope.certificates.differences import difference
+from fiberscope.certificates.enclosures import Affine
+from fiberscope.certificates.format import METHODS, Certificate
+from fiberscope.certificates.moves import MOVES, Refusal, State, affine_layers
+from fiberscope.domains import Box
+from fiberscope.errors import CertificateError, InputError
+from fiberscope.network import Network
+from fiberscope.results import Answer, Verdict
+
+
+def check(certificate: Certificate | Mapping[str, Any], f: Network, g: Network) -> Verdict:
+    """Whether a certificate proves that g equals f on its domain, or differs by at most its bound.
+
+    Each move is replayed on the exact weights of f; the result must be g, weight by weight. Shares no code with the
+    search that wrote the certificate.
+
+    Args:
+        certificate: a `Certificate`, or its JSON data.
+        f: the source network.
+        g: the target network.
+
+    Returns:
+        YES if it does. NO if a move does not follow, the digests or hashes name other networks, or the bound is too
+        small; the counterexample names the step. NO refuses the proof; it does not say that the networks differ.
+
+    Raises:
+        CertificateError: if the certificate is malformed or names a layer or neuron that does not exist.
+
+    Complexity: O(parameters) floats per move, rational arithmetic on touched columns only; enclosures only where a
+    move rests on them.
+
+    >>> f = Network.from_arrays(([[1.0], [2.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0]))
+    >>> g = Network.from_arrays(([[1.0]], [0.0]), ([[3.0]], [0.0]))
+    >>> claim = {
+    ...     "schema": "fiberscope/certificate/1", "kind": "reduction", "version": "1",
+    ...     "source": {"digest": f.digest, "sha256": None}, "target": {"digest": g.digest, "sha256": None},
+    ...     "domain": {"lower": ["-inf"], "upper": ["inf"]},
+    ...     "steps": [{"move": "merge", "layer": 0, "pairs": [[1, 0, "2"]]}], "bound": None,
+    ... }
+    >>> check(claim, f, g).answer.name
+    'YES'
+    >>> claim["steps"][0]["pairs"][0][2] = "3"
+    >>> print(check(claim, f, g))
+    NO: step 0 (merge, layer 0): row and bias of neuron 1 are not 3 times those of neuron 0
+    """
+    proof = certificate if isinstance(certificate, Certificate) else Certificate.from_dict(certificate)
+    data = proof.data
+    for role, net in (("source", f), ("target", g)):
+        reason = _other_network(data[role], role, net)
+        if reason is not None:
+            return _no(reason, {"part": role})
+    box = _box(data["domain"], f)
+    state = State.of(f, box)
+    for k, step in enumerate(proof.steps):
+        name = f"step {k} ({step['move']}" + (f", layer {step['layer']})" if "layer" in step else ")")
+        try:
+            MOVES[step["move"]](state, step)
+        except Refusal as exc:
+            return _no(f"{name}: {exc}", {"step": k, "move": step["move"], "layer": step.get("layer")})
+        except CertificateError as exc:
+            raise CertificateError(f"{name}: {exc}") from exc
+    reason = _unlike(state.layers, f, g)
+    if reason is not None:
+        return _no(reason, {"part": "target"})
+    reason = _above_bound(state, data["bound"])
+    if reason is not None:
+        return _no(reason, {"part": "bound"})
+    return _yes(proof, state, box)
+
+
+def _yes(proof: Certificate, state: State, box: Box) -> Verdict:
+    bound = proof.data["bound"]
+    claim = "equal" if bound is None else f"within {bound['constant']:.3g} + {bound['slope']:.3g} |x|_inf of each other"
+    theorems = ["lossless-moves"]
+    theorems += ["interval-enclosure"] if state.used_enclosures or state.approximations else []
+    theorems += ["lipschitz-difference"] if state.approximations else []
+    return Verdict(
+        Answer.YES, f"{claim} on {box}: all {len(proof.steps)} moves follow", certificate=proof,
+        method="replay of each move over the rationals", theorems=tuple(theorems),
+    )  # fmt: skip
+
+
+def _no(reason: str, where: dict[str, Any]) -> Verdict:
+    return Verdict(
+        Answer.NO, reason, counterexample=where, method="replay of each move over the rationals",
+        theorems=("lossless-moves",),
+    )  # fmt: skip
+
+
+def _other_network(party: Mapping[str, Any], role: str, net: Network) -> str | None:
+    """Why the certificate is about another network or file, if it is."""
+    if party["digest"] != net.digest:
+        return f"{role}: the network has digest {net.digest[:12]}..., the certificate {party['digest'][:12]}..."
+    stored = None if net.source is None else net.source.sha256
+    if party["sha256"] is not None and stored is not None and party["sha256"] != stored.lower():
+        return f"{role}: the file has sha256 {stored[:12]}..., the certificate {party['sha256'][:12]}..."
+    return None
+
+
+def _box(data: Mapping[str, Any], f: Network) -> Box:
+    try:
+        box = Box.from_dict(dict(data))
+    except InputError as exc:
+        raise CertificateError(f"certificate: {exc}") from exc
+    if box.dimension != f.widths[0]:
+        raise CertificateError(f"certificate: the domain has {box.dimension} inputs; the network takes {f.widths[0]}")
+    return box
+
+
+def _unlike(layers: list[Affine], f: Network, g: Network) -> str | None:
+    """Where the replayed network is not g, if it is not."""
+    if f.head != g.head:
+        return f"target: its output head is {g.head or 'none'}, the source has {f.head or 'none'}"
+    if len(layers) != g.depth:
+        return f"target: it has {g.depth} layers, the source {len(layers)}"
+    for k, (mine, given) in enumerate(zip(layers, affine_layers(g), strict=True)):
+        if mine.activation != given.activation:
+            return f"target: layer {k} has {given.activation.label}, the source {mine.activation.label}"
+        if mine.weight.shape != given.weight.shape:
+            return f"target: layer {k} has shape {given.weight.shape}, the moves lead to {mine.weight.shape}"
+        for name, a, b in (("weights", mine.weight, given.weight), ("biases", mine.bias, given.bias)):
+            if not a.same_as(b):
+                return f"target: the {name} of layer {k} are not those the moves lead to"
+    return None
+
+
+def _above_bound(state: State, bound: Mapping[str, float] | None) -> str | None:
+    """Why the claimed bound does not follow, if it does not: intervals first, then the tighter method."""
+    if not state.approximations:
+        return None
+    if bound is None:
+        return "bound: none is claimed, but weights were changed by an approximate move"
+    constant = slope = 0.0
+    for method in METHODS:
+        pairs = [difference(old, new, state.low, state.high, method) for old, new in state.approximations]
+        constant, slope = (_sum([pair[k] for pair in pairs]) for k in (0, 1))
+        if constant <= bound["constant"] and slope <= bound["slope"]:
+            return None
+    return (
+        f"bound: {constant:.6g} + {slope:.6g} |x|_inf follows, "
+        f"but {bound['constant']:.6g} + {bound['slope']:.6g} |x|_inf is claimed"
+    )
+
+
+def _sum(terms: list[float]) -> float:
+    """Sum of terms >= 0, rounded up; exact for one term."""
+    total = terms[0]
+    for term in terms[1:]:
+        if term:
+            total = math.nextafter(total + term, math.inf) if total else term
+    return total

@@ -1,0 +1,556 @@
+"""Networks: immutable chains of affine maps and elementwise activations, exact in every weight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fiberscope import rationals
+from fiberscope.activations import Activation, activation as find_activation
+from fiberscope.errors import FormatError, InputError, ScopeError
+
+if TYPE_CHECKING:
+    from fiberscope.domains import Box
+
+ExactArray = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
+
+HEADS = ("softmax", "log_softmax", "argmax")
+"""Output heads: functions after the last affine layer that keep the order of the logits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Diagonal affine maps around a file's own layer that were folded into it, such as input normalisation.
+
+    W = diag(out_scale) W_file diag(in_scale), b = out_scale * (W_file in_shift + b_file) + out_shift, all exact.
+
+    Args:
+        in_scale, in_shift: (n_in,), the map y -> in_scale * y + in_shift before the file's layer.
+        out_scale, out_shift: (n_out,), the map z -> out_scale * z + out_shift after it.
+    """
+
+    in_scale: ExactArray
+    in_shift: ExactArray
+    out_scale: ExactArray
+    out_shift: ExactArray
+
+    @classmethod
+    def of(cls, n_out: int, n_in: int, *, before: Any = None, after: Any = None) -> Frame:
+        """A frame from (scale, shift) pairs on either side; None is the identity."""
+        plain = lambda n: (np.ones(n), np.zeros(n))  # noqa: E731
+        (a, b), (c, d) = before or plain(n_in), after or plain(n_out)
+        return cls(*(rationals.exact_array(v) for v in (a, b, c, d)))
+
+    def own(self, weight: ExactArray, bias: ExactArray) -> tuple[ExactArray, ExactArray]:
+        """The file's own (W_file, b_file) behind a chain layer's (W, b); exact.
+
+        >>> frame = Frame.of(1, 1, before=([0.5], [1.0]))
+        >>> frame.own(*frame.folded(np.array([[3.0]]), np.array([2.0])))
+        (array([[3.]]), array([2.]))
+        """
+        out = rationals.fractions(self.out_scale)
+        inner = rationals.fractions(weight) / out[:, None] / rationals.fractions(self.in_scale)[None, :]
+        matrix = rationals.simplified(np.asarray(inner))
+        rest = (rationals.fractions(bias) - rationals.fractions(self.out_shift)) / out
+        shift = rationals.fractions(rationals.matmul(matrix, self.in_shift))
+        return matrix, rationals.simplified(np.asarray(rest - shift))
+
+    def resized(self, rows: npt.NDArray[np.int64] | None, columns: npt.NDArray[np.int64] | None) -> Frame:
+        """The frame after keeping these rows and columns; index -1 stands for a new one without any map."""
+        parts = [(columns, self.in_scale, 1), (columns, self.in_shift, 0), (rows, self.out_scale, 1), (rows, self.out_shift, 0)]
+        return Frame(*(v if index is None else _taken(v, index, default) for index, v, default in parts))
+
+    def folded(self, weight: ExactArray, bias: ExactArray) -> tuple[ExactArray, ExactArray]:
+        """The chain layer's (W, b) of the file's own (W_file, b_file); exact."""
+        out = rationals.fractions(self.out_scale)
+        inner = rationals.fractions(weight) * out[:, None] * rationals.fractions(self.in_scale)[None, :]
+        shift = rationals.fractions(rationals.matmul(weight, self.in_shift)) + rationals.fractions(bias)
+        return rationals.simplified(np.asarray(inner)), rationals.simplified(
+            np.asarray(shift * out + rationals.fractions(self.out_shift))
+        )
+
+
+def _taken(values: ExactArray, index: npt.NDArray[np.int64], default: int) -> ExactArray:
+    exact = rationals.fractions(values)
+    return rationals.exact_array(np.array([exact[i] if i >= 0 else Fraction(default) for i in index], dtype=object))
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One affine map and the activation after it, h = s(W y + b).
+
+    Args:
+        weight: W, (n_out, n_in): floats of any dtype (read as the rationals they are) or `Fraction` objects.
+        bias: b, (n_out,).
+        activation: s, applied elementwise.
+        name: the layer's name in its file, or "layer k".
+        weight_name: the tensor's name in its file ("" if there is none).
+        bias_name: likewise for the bias.
+        folded: what was folded or unrolled into this layer ("Conv conv1 unrolled"); empty when W and b are the
+            file's own parameters.
+        frame: the diagonal maps folded into it, when that is all that was folded.
+
+    Raises:
+        FormatError: if shapes do not fit or a weight is NaN or infinite.
+    """
+
+    weight: ExactArray
+    bias: ExactArray
+    activation: Activation
+    name: str = ""
+    weight_name: str = ""
+    bias_name: str = ""
+    folded: tuple[str, ...] = ()
+    frame: Frame | None = None
+
+    def __post_init__(self) -> None:
+        """Freeze copies of the arrays and check them."""
+        for attribute, dimensions in (("weight", 2), ("bias", 1)):
+            try:
+                array = np.array(rationals.exact_array(getattr(self, attribute)))
+            except TypeError as exc:
+                raise FormatError(f"{self.name or 'layer'}: {attribute} is an {exc}") from exc
+            if array.ndim != dimensions:
+                raise FormatError(f"{self.name or 'layer'}: {attribute} has shape {array.shape}; expected {dimensions}-D")
+            if not rationals.is_rational(array) and not np.isfinite(array).all():
+                where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+                raise FormatError(f"{self.name or 'layer'}: {attribute}{list(where)} is {array[where]}; weights must be finite")
+            array.setflags(write=False)
+            object.__setattr__(self, attribute, array)
+        if self.weight.shape[0] != self.bias.shape[0]:
+            raise FormatError(
+                f"{self.name or 'layer'}: weight {self.weight.shape} and bias {self.bias.shape} do not fit; "
+                "expected (n_out, n_in) and (n_out,)"
+            )
+        if 0 in self.weight.shape:
+            raise FormatError(f"{self.name or 'layer'}: weight has shape {self.weight.shape}; every width must be >= 1")
+
+    @property
+    def own(self) -> tuple[ExactArray, ExactArray]:
+        """(W, b) as the file holds them: without the folded normalisation if `frame` knows it."""
+        return (self.weight, self.bias) if self.frame is None else self.frame.own(self.weight, self.bias)
+
+    @property
+    def n_out(self) -> int:
+        """Number of neurons."""
+        return int(self.weight.shape[0])
+
+    @property
+    def n_in(self) -> int:
+        """Number of inputs of each neuron."""
+        return int(self.weight.shape[1])
+
+    @cached_property
+    def weight64(self) -> FloatArray:
+        """W rounded to float64 (exact for float16, float32 and float64 weights)."""
+        return _float64(self.weight)
+
+    @cached_property
+    def bias64(self) -> FloatArray:
+        """The bias rounded to float64."""
+        return _float64(self.bias)
+
+    @cached_property
+    def rational(self) -> bool:
+        """Whether a weight or bias is no float64, so that `weight64` or `bias64` is a rounding."""
+        return rationals.is_rational(self.weight) or rationals.is_rational(self.bias)
+
+
+def _float64(array: ExactArray) -> FloatArray:
+    if rationals.is_rational(array):
+        out = np.asarray(rationals.rounded(array, np.float64))
+        lost = (out == 0.0) & (array != 0)  # keep the sign of what underflows
+        out[lost] = np.where(array[lost] > 0, 1.0, -1.0) * np.finfo(np.float64).smallest_subnormal
+        return out
+    return array.astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network was read from.
+
+    Args:
+        path: file name as given by the user ("" for objects in memory).
+        format: "onnx", "nnet", "torch", ...
+        sha256: hash of the file's bytes (None for objects in memory).
+        dtype: float dtype of the file's weights.
+        parameter_count: number of the file's own parameters (of the selected part).
+        tensors: (name, shape) of those parameters.
+        part: which of several networks in one file.
+        box: an input box stored in the file, offered as `--domain file`.
+        notes: what a reader should know, each one sentence.
+        approximations: folds that had to round, so that statements hold for the chain and not for the file.
+        extra: what the format needs to write a drop-in.
+    """
+
+    path: str = ""
+    format: str = ""
+    sha256: str | None = None
+    dtype: str = "float64"
+    parameter_count: int = 0
+    tensors: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    part: str | None = None
+    box: Box | None = None
+    notes: tuple[str, ...] = ()
+    approximations: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """f(x) = W_L s(... s(W_1 x + b_1) ...) + b_L, followed by an optional output head.
+
+    Args:
+        layers: the affine maps with their activations; the last one usually has the identity.
+        head: None or one of `HEADS`; evaluation returns the logits, `head` is only recorded.
+        source: where it was read from.
+
+    Raises:
+        FormatError: if consecutive layers do not fit.
+
+    >>> net = Network.from_arrays(([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0]), activation="relu")
+    >>> net.widths
+    (1, 2, 1)
+    >>> net(np.array([[-3.0], [2.0]])).tolist()
+    [[3.0], [2.0]]
+    """
+
+    layers: tuple[Layer, ...]
+    head: str | None = None
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        """Check that layers fit together."""
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers:
+            raise FormatError("network has no layers; expected at least one affine map")
+        for k, (below, above) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+            if below.n_out != above.n_in:
+                raise FormatError(
+                    f"layer {k} ({below.name}) has {below.n_out} outputs but layer {k + 1} ({above.name}) takes {above.n_in}"
+                )
+        if self.head is not None and self.head not in HEADS:
+            raise FormatError(f"unknown output head {self.head!r}; expected one of {', '.join(HEADS)}")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *pairs: tuple[npt.ArrayLike, npt.ArrayLike | None],
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        head: str | None = None,
+        source: Source | None = None,
+    ) -> Network:
+        """Build a chain from (W, b) pairs; b may be None for zero.
+
+        Args:
+            pairs: weights (n_out, n_in) and biases (n_out,), floats of any dtype, integers or Fractions.
+            activation: one hidden activation for all, or one for each layer (the last included).
+            head: output head.
+            source: provenance.
+
+        Raises:
+            InputError: if the number of activations is wrong or arrays do not fit.
+        """
+        if isinstance(activation, str | Activation):
+            names: list[str | Activation] = [activation] * (len(pairs) - 1) + ["identity"]
+        else:
+            names = list(activation)
+            if len(names) == len(pairs) - 1:
+                names.append("identity")
+        if len(names) != len(pairs):
+            raise InputError(f"{len(names)} activations for {len(pairs)} layers; give one, or one for each layer")
+        layers = []
+        for k, ((weight, bias), name) in enumerate(zip(pairs, names, strict=True)):
+            matrix = _as_exact(weight, f"W{k + 1}")
+            vector = np.zeros(matrix.shape[:1], _float_dtype(matrix)) if bias is None else _as_exact(bias, f"b{k + 1}")
+            layers.append(Layer(matrix, vector, find_activation(name), name=f"layer {k + 1}"))
+        return cls(tuple(layers), head, source)
+
+    @classmethod
+    def random(
+        cls,
+        widths: Sequence[int],
+        *,
+        activation: str | Activation = "relu",
+        seed: int | np.random.Generator | None = None,
+        dtype: npt.DTypeLike = np.float64,
+        bias: bool = True,
+    ) -> Network:
+        """Gaussian weights of variance 1/n_in (2/n_in after ReLU-like layers), small Gaussian biases.
+
+        Args:
+            widths: (n_0, ..., n_L).
+            activation: hidden activation.
+            seed: seed or generator.
+            dtype: float dtype of the weights.
+            bias: whether biases are drawn (else they are 0).
+
+        >>> Network.random((2, 3, 1), activation="tanh", seed=0).widths
+        (2, 3, 1)
+        """
+        if len(widths) < 2 or min(widths) < 1:
+            raise InputError(f"widths {tuple(widths)}; give at least two numbers >= 1")
+        rng = np.random.default_rng(seed)
+        row = find_activation(activation)
+        gain = 2.0 if row.homogeneity == 1 and row.name != "identity" else 1.0
+        pairs = []
+        for n_in, n_out in zip(widths, widths[1:], strict=False):
+            weight = rng.standard_normal((n_out, n_in)) * np.sqrt(gain / n_in)
+            shift = 0.1 * rng.standard_normal(n_out) if bias else np.zeros(n_out)
+            pairs.append((weight.astype(dtype), shift.astype(dtype)))
+        return cls.from_arrays(*pairs, activation=row)
+
+    # ---- shape and parameters
+
+    @property
+    def depth(self) -> int:
+        """Number of affine layers."""
+        return len(self.layers)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """(n_0, n_1, ..., n_L)."""
+        return (self.layers[0].n_in, *(layer.n_out for layer in self.layers))
+
+    @property
+    def hidden(self) -> tuple[Layer, ...]:
+        """All layers but the last."""
+        return self.layers[:-1]
+
+    @property
+    def hidden_count(self) -> int:
+        """Total number of hidden neurons."""
+        return sum(layer.n_out for layer in self.hidden)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of entries of `theta`."""
+        return sum(layer.weight.size + layer.bias.size for layer in self.layers)
+
+    @property
+    def activation(self) -> Activation | None:
+        """The hidden activation if all hidden layers share one, else None."""
+        rows = {layer.activation for layer in self.hidden}
+        return rows.pop() if len(rows) == 1 else None
+
+    @property
+    def architecture(self) -> str:
+        """Widths and activations in one phrase, "3-8-6-2 tanh"."""
+        names = list(dict.fromkeys(layer.activation.label for layer in self.hidden)) or ["affine"]
+        return "-".join(str(n) for n in self.widths) + " " + "/".join(names)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The file's float dtype if it has one, else the widest of the arrays (float64 for rationals)."""
+        if self.source is not None and self.source.sha256 is not None:
+            return np.dtype(self.source.dtype)
+        return np.result_type(*(_float_dtype(a) for layer in self.layers for a in (layer.weight, layer.bias)))
+
+    @property
+    def theta(self) -> ExactArray:
+        """All parameters, (M,): for each layer W row by row, then b."""
+        parts = [a.reshape(-1) for layer in self.layers for a in (layer.weight, layer.bias)]
+        if any(rationals.is_rational(p) for p in parts):
+            parts = [rationals.fractions(p) for p in parts]
+        return np.concatenate(parts)
+
+    def with_theta(self, theta: npt.ArrayLike) -> Network:
+        """The same architecture at other parameters, shape (M,).
+
+        Raises:
+            InputError: if the number of parameters differs.
+        """
+        vector = _as_exact(theta, "theta")
+        if vector.shape != (self.parameter_count,):
+            raise InputError(f"theta has shape {vector.shape}; the network has {self.parameter_count} parameters")
+        layers, at = [], 0
+        for layer in self.layers:
+            weight = vector[at : at + layer.weight.size].reshape(layer.weight.shape)
+            at += layer.weight.size
+            bias = vector[at : at + layer.bias.size]
+            at += layer.bias.size
+            layers.append(replace(layer, weight=weight, bias=bias))
+        return replace(self, layers=tuple(layers))
+
+    def with_layers(self, layers: Sequence[Layer]) -> Network:
+        """The same head and source over other layers."""
+        return replace(self, layers=tuple(layers))
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        """What was folded or unrolled to make this chain; empty when theta is the file's own parameters."""
+        return tuple(f"{layer.name}: {text}" for layer in self.layers for text in layer.folded)
+
+    def require_own_parameters(self, statement: str) -> None:
+        """Refuse a statement about training when theta is not what a user trains.
+
+        Raises:
+            ScopeError: if any layer was folded or unrolled; the statement and the layer are named.
+        """
+        if self.folded:
+            raise ScopeError(
+                f"{statement} is about the parameters that are trained, but {self.folded[0]}; "
+                "statements about the function still hold"
+            )
+
+    # ---- evaluation
+
+    def __call__(self, x: npt.ArrayLike) -> FloatArray:
+        """Logits in float64, (n_L,) for x of shape (n_0,), or (B, n_L) for (B, n_0)."""
+        return self._forward(x, np.dtype(np.float64))
+
+    def replay(self, x: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Logits computed in the file's own dtype (`dtype`), as its runtime would."""
+        return self._forward(x, self.dtype)
+
+    def preactivations(self, x: npt.ArrayLike) -> list[FloatArray]:
+        """Pre-activations z_1, ..., z_L in float64, each (B, n_l), for x of shape (B, n_0)."""
+        h = self._points(x, np.dtype(np.float64))[0]
+        out = []
+        for layer in self.layers:
+            z = h @ layer.weight64.T + layer.bias64
+            out.append(z)
+            h = layer.activation(z)
+        return out
+
+    def _points(self, x: npt.ArrayLike, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], bool]:
+        points = np.asarray(x, dtype=dtype)
+        single = points.ndim == 1
+        if points.shape[-1:] != (self.widths[0],) or points.ndim > 2:
+            raise InputError(f"input has shape {points.shape}; expected ({self.widths[0]},) or (batch, {self.widths[0]})")
+        return np.atleast_2d(points), single
+
+    def _forward(self, x: npt.ArrayLike, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        h, single = self._points(x, dtype)
+        for layer in self.layers:
+            z = h @ layer.weight64.astype(dtype, copy=False).T + layer.bias64.astype(dtype, copy=False)
+            h = layer.activation(z)
+        return h[0] if single else h
+
+    def exact(self, x: Sequence[Fraction | int | float]) -> tuple[Fraction, ...]:
+        """Logits at a rational point by rational arithmetic. O(parameters) rational operations.
+
+        Raises:
+            ScopeError: if an activation has no rational value there (tanh of anything but 0).
+
+        >>> net = Network.from_arrays(([[1.0]], [0.5]), ([[2.0]], [0.0]))
+        >>> net.exact([Fraction(1, 3)])
+        (Fraction(5, 3),)
+        """
+        h = rationals.exact_array(np.array([Fraction(v) for v in x], dtype=object))
+        if h.shape != (self.widths[0],):
+            raise InputError(f"input has {h.size} entries; the network takes {self.widths[0]}")
+        for layer in self.layers:
+            z = rationals.fractions(rationals.add(rationals.matmul(layer.weight, h), layer.bias))
+            values = [layer.activation.value(q) for q in z]
+            if any(v is None for v in values):
+                raise ScopeError(f"{layer.activation.label} has no known rational value at a pre-activation of {layer.name}")
+            h = np.array(values, dtype=object)
+        return tuple(h)
+
+    def enclose(self, box: Box) -> list[tuple[FloatArray, FloatArray]]:
+        """Certified enclosures of the pre-activations z_1, ..., z_L over a box, by outward-rounded intervals.
+
+        Returns:
+            For each layer (lower, upper), each (n_l,). The last pair encloses the logits when the last activation is
+            the identity. O(parameters).
+        """
+        if box.dimension != self.widths[0]:
+            raise InputError(f"domain has {box.dimension} inputs; the network takes {self.widths[0]}")
+        low, high = box.lower, box.upper
+        out = []
+        for layer in self.layers:
+            lower, upper = affine_enclosure(layer, low, high)
+            out.append((lower, upper))
+            low, high = layer.activation.enclose(lower, upper)
+        return out
+
+    # ---- identity
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of what the chain is: activations, shapes, exact weights and head, whatever dtype holds them."""
+        state = hashlib.sha256(b"fiberscope network 1\n")
+        state.update((self.head or "").encode())
+        for layer in self.layers:
+            state.update(json.dumps([layer.activation.spec, layer.weight.shape], sort_keys=True).encode())
+            for array in (layer.weight, layer.bias):
+                state.update(_canonical_bytes(array))
+        return state.hexdigest()
+
+    def same_as(self, other: Network) -> bool:
+        """Whether two chains have the same widths, activations, head and exact weights."""
+        return (
+            self.widths == other.widths
+            and self.head == other.head
+            and all(
+                a.activation == b.activation and rationals.equal(a.weight, b.weight) and rationals.equal(a.bias, b.bias)
+                for a, b in zip(self.layers, other.layers, strict=True)
+            )
+        )
+
+    def __str__(self) -> str:
+        """Architecture and number of parameters in one line."""
+        return f"Network({self.architecture}, {self.parameter_count} parameters)"
+
+    __repr__ = __str__
+
+
+def _as_exact(values: npt.ArrayLike, name: str) -> ExactArray:
+    try:
+        return rationals.exact_array(values)
+    except (TypeError, ValueError) as exc:
+        raise InputError(f"{name}: {exc}") from exc
+
+
+def _float_dtype(array: ExactArray) -> np.dtype[Any]:
+    return np.dtype(np.float64) if rationals.is_rational(array) else array.dtype
+
+
+def _canonical_bytes(array: ExactArray) -> bytes:
+    plain = rationals.simplified(array)
+    if rationals.is_rational(plain):
+        return ("q" + ",".join(str(q) for q in plain.reshape(-1))).encode()
+    return b"f" + (plain.astype("<f8") + 0.0).tobytes()  # adding 0.0 makes -0.0 and 0.0 one
+
+
+def affine_enclosure(layer: Layer, low: FloatArray, high: FloatArray, slack: float = 4.0) -> tuple[FloatArray, FloatArray]:
+    """Outward-rounded enclosure of W y + b over low <= y <= high (infinite ends allowed, 0 * inf = 0).
+
+    The error of a float64 dot product of n terms is at most gamma_n sum |w||y| with gamma_n = n u / (1 - n u)
+    (Higham, Accuracy and Stability, section 3.1); `slack` multiplies it. Where all terms are zero nothing is added,
+    so that signs alone give exact statements. Returns (lower, upper), each (n_out,).
+    """
+    weight = layer.weight64
+    positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
+    finite_low, finite_high = (np.where(np.isfinite(v), v, 0.0) for v in (low, high))
+    gamma = slack * (layer.n_in + 4) * np.finfo(np.float64).eps
+    terms_low = positive @ np.abs(finite_low) - negative @ np.abs(finite_high)
+    terms_high = positive @ np.abs(finite_high) - negative @ np.abs(finite_low)
+    lower = positive @ finite_low + negative @ finite_high + layer.bias64
+    upper = positive @ finite_high + negative @ finite_low + layer.bias64
+    lower = lower - _rounding(layer, terms_low, gamma, finite_low, finite_high)
+    upper = upper + _rounding(layer, terms_high, gamma, finite_high, finite_low)
+    open_low = (positive @ (low == -np.inf) > 0) | (negative @ (high == np.inf) < 0)
+    open_high = (positive @ (high == np.inf) > 0) | (negative @ (low == -np.inf) < 0)
+    return np.where(open_low, -np.inf, lower), np.where(open_high, np.inf, upper)
+
+
+def _rounding(layer: Layer, terms: FloatArray, gamma: float, plus: FloatArray, minus: FloatArray) -> FloatArray:
+    error = gamma * (terms + np.abs(layer.bias64)) + 1e-300
+    # a row whose every product is zero is exact; underflow can fake that, so ask the factors
+    for i in np.flatnonzero(terms == 0.0):
+        row = layer.weight64[i]
+        silent = not ((row > 0) & (plus != 0)).any() and not ((row < 0) & (minus != 0)).any()
+        if silent and not layer.rational:
+            error[i] = 0.0
+    return np.asarray(error)

@@ -1,0 +1,338 @@
+"""Lossless reduction: the same function with fewer neurons, proved step by step."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fiberscope import programs, rationals
+from fiberscope._version import __version__
+from fiberscope.certificates import Certificate, check
+from fiberscope.domains import Box
+from fiberscope.errors import FiberscopeError, InputError, ScopeError
+from fiberscope.network import Layer, Network
+from fiberscope.reduction.approximate import merge_near, round_weights
+from fiberscope.reduction.search import Fits, anything, reduce_to_fixpoint, sweep
+from fiberscope.reduction.state import State
+from fiberscope.results import Answer, Budget, Progress, Result, Stopwatch
+
+__all__ = ["LayerChange", "Reduction", "Rounding", "reduce"]
+
+_KINDS = ("dead", "constant", "zero_output", "duplicate", "sign_duplicate", "proportional", "linear", "near_duplicate")
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """What was removed from one hidden layer: neurons before and after, counts by kind."""
+
+    layer: int
+    name: str
+    before: int
+    after: int
+    removed: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """How many neurons were removed for one reason, where the reason holds, and how that is known."""
+
+    kind: str
+    count: int
+    scope: str
+    rigor: str
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Whether the weights fit the dtype: `exact`, or `rounded` with |change| <= constant + slope |x|_inf."""
+
+    kind: str
+    dtype: str
+    constant: float = 0.0
+    slope: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready data; an exact rounding has no bound."""
+        bound = None if self.kind == "exact" else {"constant": self.constant, "slope": self.slope}
+        return {"kind": self.kind, "dtype": self.dtype, "bound": bound}
+
+    def __str__(self) -> str:
+        """One phrase."""
+        if self.kind == "exact":
+            return f"exact: every weight is a {self.dtype}"
+        slope = f" + {self.slope:.2g} * max|x|" if self.slope else ""
+        return f"rounded to {self.dtype}: every output changes by at most {self.constant:.2g}{slope}"
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction(Result):
+    """A smaller network with the same function, and the certificate that says why.
+
+    Args:
+        original: the network given.
+        exact: the reduced network over the rationals, equal to the original on the domain (or within the tolerance).
+        network: the same with its weights in the target dtype: what is written.
+        domain: the box on which the statement holds.
+        removed: counts by reason and scope.
+        layers: counts layer by layer.
+        neuron_map: for each hidden layer, what became of each old neuron.
+        rounding: of the written weights.
+        tolerance: the certified change allowed by near merges (0 for lossless).
+        certificate: replayed by `check` before this object is returned.
+    """
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"original", "exact", "network", "certificate", "layers"})
+
+    original: Network
+    exact: Network
+    network: Network
+    domain: Box
+    removed: tuple[Removed, ...]
+    layers: tuple[LayerChange, ...]
+    neuron_map: tuple[tuple[dict[str, Any], ...], ...]
+    rounding: Rounding
+    certificate: Certificate
+    tolerance: float = 0.0
+    theorems: tuple[str, ...] = ("lossless-moves", "interval-enclosure")
+    limits: tuple[str, ...] = ()
+    wall_s: float = 0.0
+
+    @property
+    def saved(self) -> int:
+        """Hidden neurons removed."""
+        return self.original.hidden_count - self.network.hidden_count
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready data; the certificate is a document of its own."""
+        out = super().to_dict()
+        old, new = self.original, self.network
+        head = {
+            "widths_before": list(old.widths), "widths_after": list(new.widths),
+            "hidden_before": old.hidden_count, "hidden_after": new.hidden_count,
+            "parameters_before": old.parameter_count, "parameters_after": new.parameter_count,
+            "domain": self.domain.to_dict(), "rounding": self.rounding.to_dict(),
+            "scope": "everywhere" if self.domain.is_everything else "on the domain",
+            "per_layer": [
+                {"layer": c.layer, "name": c.name, "before": c.before, "after": c.after, "removed": dict(c.removed)}
+                for c in self.layers
+            ],
+            "neuron_map": [{"layer": k, "map": list(rows)} for k, rows in enumerate(self.neuron_map)],
+        }  # fmt: skip
+        return {**out, **head}
+
+    def __str__(self) -> str:
+        """One screen: widths before and after, a line per reason, the rounding."""
+        old, new = self.original, self.network
+        lines = [
+            f"{old.architecture}",
+            f"  hidden neurons {old.hidden_count} -> {new.hidden_count}, "
+            f"parameters {old.parameter_count} -> {new.parameter_count}",
+            f"  widths {'-'.join(map(str, old.widths))} -> {'-'.join(map(str, new.widths))}",
+        ]
+        for row in self.removed:
+            where = "everywhere" if row.scope == "everywhere" else f"on {self.domain}"
+            lines.append(f"  {row.count:>6} {row.kind.replace('_', ' ')} ({where}, {row.rigor})")
+        if not self.removed:
+            lines.append("  nothing to remove: no neuron is redundant by any rule tried")
+        lines.append(f"  weights {self.rounding}")
+        lines.extend(f"  note: {text}" for text in self.limits)
+        return "\n".join(lines)
+
+
+def reduce(
+    net: Network,
+    domain: Box | str | None = None,
+    *,
+    tolerance: float = 0.0,
+    dtype: npt.DTypeLike | None = None,
+    exact_only: bool = False,
+    budget: Budget | float | None = None,
+    progress: Progress | None = None,
+) -> Reduction:
+    """Remove neurons without changing the function: f(x) = g(x) for all x in the domain, exactly.
+
+    Steps, to a fixpoint: neurons of constant output are folded into the next bias; neurons whose rows are multiples
+    that the activation forgives are merged (duplicates; opposite signs for odd and even ones; positive multiples for
+    homogeneous ones), layer by layer so that equal neurons become visible behind equal ones; neurons nobody reads are
+    dropped; blocks of always-linear neurons are rewritten with as many neurons as their linear map has rank.
+
+    Args:
+        net: the network; its weights are read as the rationals that the floats are.
+        domain: a `Box`, text as in `Box.parse`, or None for all real inputs. On a domain more neurons are stable.
+        tolerance: largest certified change of any output on the (bounded) domain that near merges may cause;
+            0 is lossless.
+        dtype: float dtype of the written weights (default: the file's own).
+        exact_only: take only steps whose weights are values of the dtype, so that nothing is rounded.
+        budget: seconds; when they are over, what was proved so far is returned.
+        progress: called with (fraction or None, text).
+
+    Returns:
+        A `Reduction`, whose certificate has been accepted by the independent checker.
+
+    Raises:
+        InputError: if a new weight exceeds the dtype, or a tolerance is given without a bounded domain.
+
+    Complexity: O(rounds * parameters) for generic weights and an enclosure of the network per round.
+    Source: rules after arXiv 2605.18319 (section on dead, split and always-active neurons) and folklore.
+
+    >>> net = Network.from_arrays(([[1.0], [2.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0]), activation="relu")
+    >>> small = reduce(net)
+    >>> small.network.widths, small.network.layers[1].weight.tolist()
+    ((1, 1, 1), [[3.0]])
+    """
+    begin = time.perf_counter()
+    box = _box(net, domain)
+    clock = Budget.of(budget).start()
+    target = np.dtype(dtype) if dtype is not None else net.dtype
+    if tolerance < 0:
+        raise InputError(f"tolerance {tolerance} is negative; give the largest allowed change of an output")
+    if tolerance and not box.bounded:
+        raise ScopeError("a tolerance needs a bounded domain; add --domain '[lo,hi]' or a box file")
+    fits = _fitting(target) if exact_only else anything
+    state = State(net)
+    limits = _search(state, box, clock, fits, progress)
+    if tolerance:
+        limits += merge_near(state, box, tolerance, clock, progress)
+    exact = state.net
+    written, bound = round_weights(state, box, target)
+    certificate = _certificate(net, written, state, box, bound)
+    verdict = check(certificate, net, written)
+    if verdict.answer is not Answer.YES:
+        raise FiberscopeError(f"the checker refused the reduction ({verdict.reason}); this is a bug, please report it")
+    approximate = bound is not None
+    kind = "rounded" if not all(_fits_all(exact, target)) else "exact"
+    return Reduction(
+        original=net, exact=exact, network=written, domain=box, removed=_removed(state), layers=_layers(net, state),
+        neuron_map=_neuron_map(net, state), certificate=certificate, tolerance=tolerance,
+        rounding=Rounding(kind, target.name, *(bound or (0.0, 0.0))),
+        theorems=("lossless-moves", "interval-enclosure") + (("lipschitz-difference",) if approximate else ()),
+        limits=tuple(limits) + _source_limits(net), wall_s=time.perf_counter() - begin,
+    )  # fmt: skip
+
+
+def _box(net: Network, domain: Box | str | None) -> Box:
+    if isinstance(domain, Box):
+        box = domain
+    elif domain is None:
+        box = Box.everywhere(net.widths[0])
+    elif domain == "file":
+        if net.source is None or net.source.box is None:
+            raise InputError("--domain file: the file stores no input box; give '[lo,hi]' or a JSON file")
+        box = net.source.box
+    else:
+        box = Box.parse(domain, net.widths[0])
+    if box.dimension != net.widths[0]:
+        raise InputError(f"domain has {box.dimension} inputs; the network takes {net.widths[0]}")
+    return box
+
+
+def _search(state: State, box: Box, clock: Stopwatch, fits: Fits, progress: Progress | None) -> list[str]:
+    reduce_to_fixpoint(state, Box.everywhere(box.dimension), clock, fits=fits, progress=progress)
+    if box.is_everything:
+        return []
+    state.scope = "domain"
+    reduce_to_fixpoint(state, box, clock, fits=fits, progress=progress)
+    if not box.bounded or clock.expired:
+        return ["the time was over before all rules were tried"] if clock.expired else []
+    tightened = programs.tighten_unstable(state.net, box, clock, progress=progress)
+    if tightened is not None:
+        state.enclose(tightened, tightened.certificate_slopes())
+        if sweep(state, box, fits):
+            reduce_to_fixpoint(state, box, clock, fits=fits, progress=progress)
+    return ["the time was over before all rules were tried"] if clock.expired else []
+
+
+def _fitting(dtype: np.dtype[Any]) -> Fits:
+    def fits(layer: Layer) -> bool:
+        return all(bool(rationals.representable(a, dtype).all()) for a in layer.own)
+
+    return fits
+
+
+def _fits_all(net: Network, dtype: np.dtype[Any]) -> list[bool]:
+    return [bool(rationals.representable(a, dtype).all()) for row in net.layers for a in row.own]
+
+
+def _certificate(
+    net: Network, written: Network, state: State, box: Box, bound: tuple[float, float] | None
+) -> Certificate:
+    source = net.source
+    return Certificate.from_dict({
+        "schema": "fiberscope/certificate/1", "kind": "reduction", "version": __version__,
+        "source": {
+            "digest": net.digest, "sha256": None if source is None else source.sha256,
+            "path": "" if source is None else source.path,
+        },
+        "target": {"digest": written.digest, "sha256": None, "path": ""},
+        "domain": box.to_dict(), "steps": state.steps,
+        "bound": None if bound is None else {"constant": bound[0], "slope": bound[1]},
+    })  # fmt: skip
+
+
+def _removed(state: State) -> tuple[Removed, ...]:
+    totals: Counter[tuple[str, str]] = Counter()
+    for (_, kind, scope), count in state.counts.items():
+        totals[kind, scope] += count
+    order = sorted(totals, key=lambda k: (k[1] != "everywhere", _KINDS.index(k[0])))
+    return tuple(Removed(kind, totals[kind, scope], scope, _rigor(kind, scope)) for kind, scope in order)
+
+
+def _rigor(kind: str, scope: str) -> str:
+    if kind == "near_duplicate":
+        return "INTERVAL"
+    return "INTERVAL" if scope == "domain" and kind in ("dead", "constant", "linear") else "EXACT"
+
+
+def _layers(net: Network, state: State) -> tuple[LayerChange, ...]:
+    out = []
+    for k, (old, new) in enumerate(zip(net.hidden, state.net.hidden, strict=True)):
+        counts: Counter[str] = Counter()
+        for (layer, kind, _), count in state.counts.items():
+            if layer == k:
+                counts[kind] += count
+        out.append(LayerChange(k, old.name, old.n_out, new.n_out, {kind: counts[kind] for kind in _KINDS if counts[kind]}))
+    return tuple(out)
+
+
+def _neuron_map(net: Network, state: State) -> tuple[tuple[dict[str, Any], ...], ...]:
+    out = []
+    for layer, neurons in enumerate(state.neurons):
+        rows: list[dict[str, Any]] = []
+        block = [k for k, neuron in enumerate(neurons) if neuron.block]
+        folded = sorted(old for old, how in state.gone[layer].items() if how == "linear")
+        for k, neuron in enumerate(neurons):
+            if neuron.sources:
+                old, factors = zip(*sorted(neuron.sources), strict=True)
+                how = "kept" if len(old) == 1 else "merged"
+                rows.append({"old": list(old), "new": [k], "how": how, "factors": [_text(f) for f in factors]})
+        if folded or block:
+            rows.append({"old": folded, "new": block, "how": "linear"})
+        for how in _KINDS:
+            removed = sorted(old for old, why in state.gone[layer].items() if why == how)
+            if removed and how != "linear":
+                rows.append({"old": removed, "new": [], "how": how})
+        out.append(tuple(rows))
+    return tuple(out)
+
+
+def _text(q: Fraction) -> str:
+    return str(q) if q.denominator < 10**6 else f"{float(q):.17g}"
+
+
+def _source_limits(net: Network) -> tuple[str, ...]:
+    if net.source is None or not net.source.approximations:
+        return ()
+    return tuple(f"the chain is not exactly the file: {text}" for text in net.source.approximations)
+
+
+def with_file_hash(certificate: Certificate, sha256: str, path: str) -> Certificate:
+    """The certificate with the hash of the written file."""
+    data = certificate.to_dict()
+    return Certificate.from_dict({**data, "target": {**data["target"], "sha256": sha256, "path": path}})

@@ -1,0 +1,238 @@
+"""The state of a reduction: exact weights, enclosures that follow the neurons, where each neuron went, the steps taken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fiberscope import rationals
+from fiberscope.bounds import Bounds
+from fiberscope.neurons import output_factor
+from fiberscope.network import Network, affine_enclosure
+
+ExactArray = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass
+class Neuron:
+    """A neuron of the current network: the original neurons whose output it carries, h_old = factor * h."""
+
+    sources: list[tuple[int, Fraction]]
+    block: bool = False
+    """Whether it replaces a block of always-linear neurons rather than carrying one of them."""
+
+
+@dataclass
+class State:
+    """A network being reduced. Every change is one step of the certificate."""
+
+    net: Network
+    scope: str = "everywhere"
+    neurons: list[list[Neuron]] = field(default_factory=list)
+    gone: list[dict[int, str]] = field(default_factory=list)
+    counts: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    lower: list[FloatArray] | None = None
+    upper: list[FloatArray] | None = None
+
+    def __post_init__(self) -> None:
+        """Every neuron starts as itself."""
+        if not self.neurons:
+            self.neurons = [[Neuron([(i, Fraction(1))]) for i in range(n)] for n in self.net.widths[1:-1]]
+            self.gone = [{} for _ in self.net.hidden]
+
+    # ---- enclosures
+
+    def enclose(self, bounds: Bounds, slopes: dict[str, Any] | None = None) -> None:
+        """Take new enclosures of all pre-activations of the current network."""
+        self.lower, self.upper = [a.copy() for a in bounds.lower], [a.copy() for a in bounds.upper]
+        step: dict[str, Any] = {"move": "bound", "method": bounds.method}
+        if slopes:
+            step["slopes"] = slopes
+        self.steps.append(step)
+
+    def input_of(self, layer: int, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Enclosure of what the layer takes: the box (low, high) for the first, else the outputs below."""
+        if layer == 0 or self.lower is None or self.upper is None:
+            return low, high
+        return self.net.layers[layer - 1].activation.enclose(self.lower[layer - 1], self.upper[layer - 1])
+
+    # ---- moves
+
+    def _set(self, layer: int, weight: ExactArray, bias: ExactArray) -> None:
+        layers = list(self.net.layers)
+        layers[layer] = replace(layers[layer], weight=weight, bias=bias)
+        self.net = self.net.with_layers(layers)
+
+    def _change(
+        self, layer: int, index: IntArray, rows: tuple[ExactArray, ExactArray], above: tuple[ExactArray, ExactArray]
+    ) -> None:
+        """New rows here and columns above; `index` says which old neuron each one was, -1 for a new one."""
+        layers = list(self.net.layers)
+        here, there = layers[layer].frame, layers[layer + 1].frame
+        layers[layer] = replace(
+            layers[layer], weight=rows[0], bias=rows[1], frame=None if here is None else here.resized(index, None)
+        )
+        layers[layer + 1] = replace(
+            layers[layer + 1], weight=above[0], bias=above[1], frame=None if there is None else there.resized(None, index)
+        )
+        self.net = self.net.with_layers(layers)
+
+    def _remove(self, layer: int, leaving: Sequence[int], above: ExactArray, shift: ExactArray) -> None:
+        stay = np.setdiff1d(np.arange(self.net.layers[layer].n_out), np.asarray(leaving, dtype=np.int64))
+        here = self.net.layers[layer]
+        self._change(layer, stay, (here.weight[stay], here.bias[stay]), (above[:, stay], shift))
+        self.neurons[layer] = [self.neurons[layer][i] for i in stay]
+        if self.lower is not None and self.upper is not None:
+            self.lower[layer], self.upper[layer] = self.lower[layer][stay], self.upper[layer][stay]
+
+    def _record(self, layer: int, neurons: Sequence[int], how: str) -> None:
+        for i in neurons:
+            self.gone[layer].update({old: how for old, _ in self.neurons[layer][i].sources})
+        self.counts[layer, how, self.scope] += len(neurons)
+
+    def drop(self, layer: int, neurons: Sequence[int]) -> None:
+        """Remove neurons whose outgoing weights are zero."""
+        self.steps.append({"move": "drop", "layer": layer, "neurons": list(neurons)})
+        self._record(layer, neurons, "zero_output")
+        above = self.net.layers[layer + 1]
+        self._remove(layer, neurons, above.weight, above.bias)
+
+    def clear(self, layer: int, neurons: Sequence[int]) -> None:
+        """Zero the incoming weights of neurons whose outgoing weights are zero."""
+        self.steps.append({"move": "clear", "layer": layer, "neurons": list(neurons)})
+        here = self.net.layers[layer]
+        self._set(layer, _zeroed(here.weight, neurons), _zeroed(here.bias, neurons))
+        if self.lower is not None and self.upper is not None:
+            self.lower[layer][list(neurons)] = self.upper[layer][list(neurons)] = 0.0
+
+    def constant(self, layer: int, neurons: Sequence[int], values: Sequence[Fraction], how: Sequence[str]) -> None:
+        """Fold neurons of constant output into the next bias; the last one of a layer stays, disconnected."""
+        self.steps.append(
+            {"move": "constant", "layer": layer, "neurons": list(neurons), "values": [str(v) for v in values]}
+        )
+        above = self.net.layers[layer + 1]
+        shift = above.bias
+        for i, value in zip(neurons, values, strict=True):
+            if value:
+                shift = rationals.add(shift, rationals.scale(above.weight[:, i], value))
+        leaving = list(neurons)
+        weight = above.weight
+        if len(leaving) == self.net.layers[layer].n_out:
+            kept = leaving.pop()
+            weight = _zeroed(above.weight.T, [kept]).T
+            how = how[:-1]
+        for i, kind in zip(leaving, how, strict=True):
+            self._record(layer, [i], kind)
+        self._remove(layer, leaving, weight, shift)
+
+    def merge(self, layer: int, pairs: Sequence[tuple[int, int, Fraction]], how: Sequence[str]) -> None:
+        """Merge neuron i into j where row_i = e row_j, for all (i, j, e)."""
+        here, above = self.net.layers[layer], self.net.layers[layer + 1]
+        self.steps.append(
+            {"move": "merge", "layer": layer, "pairs": [[i, j, str(e)] for i, j, e in pairs]}
+        )
+        columns: dict[int, ExactArray] = {}
+        for (i, j, e), kind in zip(pairs, how, strict=True):
+            phi = output_factor(here.activation, e)
+            if phi is None:
+                raise ValueError(f"{here.activation.label} does not forgive the factor {e}")
+            columns[j] = rationals.add(
+                columns.get(j, above.weight[:, j]), rationals.scale(above.weight[:, i], phi)
+            )
+            self.neurons[layer][j].sources += [(old, f * phi) for old, f in self.neurons[layer][i].sources]
+            self.counts[layer, kind, self.scope] += 1
+        self._remove(layer, [i for i, _, _ in pairs], _with_columns(above.weight, columns), above.bias)
+
+    def fold(
+        self,
+        layer: int,
+        block: Sequence[int],
+        new: tuple[ExactArray, ExactArray, ExactArray],
+        shift: ExactArray,
+        low: FloatArray,
+        high: FloatArray,
+    ) -> None:
+        """Replace always-linear neurons by fewer: rows (r, n_in), biases (r,), columns (n_out, r), next bias += shift."""
+        rows, biases, columns = new
+        here, above = self.net.layers[layer], self.net.layers[layer + 1]
+        self.steps.append({
+            "move": "fold", "layer": layer, "neurons": list(block), "rows": rationals.texts(rows),
+            "biases": rationals.texts(biases), "columns": rationals.texts(columns),
+        })  # fmt: skip
+        fresh = replace(here, weight=rows, bias=biases, frame=None)
+        inputs = self.input_of(layer, low, high)
+        lower, upper = affine_enclosure(fresh, *inputs)
+        for i in block:
+            self.gone[layer].update({old: "linear" for old, _ in self.neurons[layer][i].sources})
+        self.counts[layer, "linear", self.scope] += len(block) - len(rows)
+        stay = np.setdiff1d(np.arange(here.n_out), np.asarray(block, dtype=np.int64))
+        self._change(
+            layer,
+            np.concatenate([stay, np.full(len(rows), -1)]),
+            (_stack(here.weight[stay], rows), _stack(here.bias[stay], biases)),
+            (_stack(above.weight[:, stay].T, columns.T).T, rationals.add(above.bias, shift)),
+        )
+        self.neurons[layer] = [self.neurons[layer][i] for i in stay] + [Neuron([], block=True) for _ in rows]
+        if self.lower is not None and self.upper is not None:
+            self.lower[layer] = np.concatenate([self.lower[layer][stay], np.maximum(lower, 0.0)])
+            self.upper[layer] = np.concatenate([self.upper[layer][stay], upper])
+
+    def replace_rows(self, layer: int, neurons: Sequence[int], rows: ExactArray, biases: ExactArray) -> None:
+        """Approximate: set the rows of some neurons; enclosures are forgotten."""
+        self.steps.append({
+            "move": "replace", "layer": layer, "neurons": list(neurons),
+            "rows": rationals.texts(rows), "biases": rationals.texts(biases),
+        })  # fmt: skip
+        here = self.net.layers[layer]
+        self._set(layer, _with_rows(here.weight, neurons, rows), _with_rows(here.bias, neurons, biases))
+        self.lower = self.upper = None
+
+    def snapshot(self) -> State:
+        """A copy to come back to."""
+        return State(
+            self.net, self.scope, [[Neuron(list(n.sources), n.block) for n in layer] for layer in self.neurons],
+            [dict(g) for g in self.gone], Counter(self.counts), list(self.steps),
+            None if self.lower is None else [a.copy() for a in self.lower],
+            None if self.upper is None else [a.copy() for a in self.upper],
+        )  # fmt: skip
+
+
+def _pair(a: ExactArray, b: ExactArray) -> tuple[ExactArray, ExactArray]:
+    if rationals.is_rational(a) or rationals.is_rational(b):
+        return rationals.fractions(a), rationals.fractions(b)
+    return a, b
+
+
+def _stack(a: ExactArray, b: ExactArray) -> ExactArray:
+    return np.concatenate(_pair(a, b))
+
+
+def _zeroed(array: ExactArray, rows: Sequence[int]) -> ExactArray:
+    out = array.copy()
+    out[list(rows)] = Fraction(0) if rationals.is_rational(array) else 0.0
+    return out
+
+
+def _with_rows(array: ExactArray, rows: Sequence[int], values: ExactArray) -> ExactArray:
+    base, new = _pair(array, values)
+    out = base.astype(np.result_type(base.dtype, new.dtype), copy=True)
+    out[list(rows)] = new
+    return out
+
+
+def _with_columns(array: ExactArray, columns: dict[int, ExactArray]) -> ExactArray:
+    if not columns:
+        return array
+    values = list(columns.values())
+    if any(rationals.is_rational(v) for v in values):
+        values = [rationals.fractions(v) for v in values]
+    return _with_rows(array.T, list(columns), np.stack(values)).T

@@ -1,0 +1,231 @@
+"""The page around the parts: head with its content policy, header, index, one section per result, raw data."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+from fiberscope._version import __version__
+from fiberscope.report import dynamics, sections
+from fiberscope.report.data import Data, View, listing, mapping, view_of, whole
+from fiberscope.report.figures import share_bar
+from fiberscope.report.markup import Child, Markup, count, el, plain, real
+from fiberscope.report.parts import Card, chip, table
+from fiberscope.results import Rigor
+
+_RAW = 70_000  # characters of raw data on a page, shared by its results
+_LONG = 48  # entries of a list shown when the raw data is shortened
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return resources.files("fiberscope.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+def document(found: Sequence[Data], title: str | None) -> str:
+    """The document for the data of several results."""
+    views = [view_of(data, k + 1) for k, data in enumerate(found)]
+    style, script = _asset("page.css"), _asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+    name = title or (views[0].name if len(views) == 1 else f"{len(views)} networks")
+    head = el(
+        "head", el("meta", charset="utf-8"), el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("meta", name="generator", content=f"fiberscope {__version__}"),
+        el("title", f"{name} · fiberscope report"), el("style", Markup(style)), el("script", Markup(script)),
+    )  # fmt: skip
+    body = el(
+        "body", el("a", "Skip to the results", href="#results", class_="skip"), _top(views, title),
+        el("main", _index(views) if len(views) > 1 else None, [_result(v, len(views)) for v in views], id="results"),
+        el("footer", f"fiberscope {__version__} · every number on this page was computed in the run it reports"),
+    )  # fmt: skip
+    return "<!doctype html>\n" + el("html", head, body, lang="en") + "\n"
+
+
+# ---- header
+
+
+def _top(views: Sequence[View], title: str | None) -> Markup:
+    used = [r for r in Rigor if any(_mentions(v.data, r.name) for v in views)]
+    legend = [el("div", el("dt", chip(r.name)), el("dd", r.value)) for r in used]
+    button = el("button", "Dark", type="button", id="theme", hidden=True)
+    heading = el("div", el("h1", title or "fiberscope report"), el("p", "fiberscope ", __version__, class_="version"))
+    line = el("p", "Every number names how it was obtained:", class_="small") if legend else None
+    box = el("div", line, el("dl", legend, class_="legend"), class_="rigor") if legend else None
+    return el("header", el("div", heading, button, class_="bar-top"), box, class_="top")
+
+
+def _mentions(value: Any, name: str) -> bool:
+    """Whether some entry `rigor` has this name."""
+    if isinstance(value, list | tuple):
+        return any(_mentions(v, name) for v in value)
+    if not isinstance(value, dict):
+        return False
+    return value.get("rigor") == name or any(_mentions(v, name) for v in value.values())
+
+
+def _identity(view: View) -> Markup:
+    """File, hash with a button to copy it, architecture, format, domain."""
+    net = view.network
+    items: list[Child] = []
+    if net.get("architecture"):
+        items.append(el("li", el("strong", str(net["architecture"]))))
+    elif view.widths:
+        items.append(el("li", el("strong", "–".join(map(str, view.widths)))))
+    file, chain = net.get("parameters_file"), net.get("parameters_chain")
+    if isinstance(file, int):
+        unlike = isinstance(chain, int) and chain != file
+        items.append(
+            el("li", f"{count(file)} parameters" + (f" in the file, {count(chain)} in the chain" if unlike else ""))
+        )
+    kinds = [str(net[k]) for k in ("format", "dtype") if net.get(k)]
+    items += [el("li", " ".join(kinds))] if kinds else []
+    items += [el("li", "part ", el("bdi", str(net["part"])))] if net.get("part") else []
+    items += [el("li", "on ", view.domain)] if view.domain else []
+    sha = str(net.get("sha256") or "")
+    if sha:
+        copy = el(
+            "button",
+            "copy",
+            type="button",
+            class_="copy",
+            data_copy=sha,
+            aria_label="Copy the full sha256",
+            hidden=True,
+        )
+        items.append(el("li", "sha256 ", el("code", sha[:12], title=sha), copy))
+    wall = view.data.get("wall_s")
+    items += [el("li", f"computed in {real(float(wall), 2)} s")] if isinstance(wall, int | float) else []
+    return el(
+        "div",
+        el("h2", el("bdi", view.name), id=view.anchor("name")),
+        el("ul", items, class_="facts"),
+        class_="identity",
+    )
+
+
+def _index(views: Sequence[View]) -> Markup:
+    body = []
+    for view in views:
+        before, after = whole(view.reduction.get("hidden_before")), whole(view.reduction.get("hidden_after"))
+        bar = share_bar(after, before, f"{count(after)} of {count(before)} hidden neurons matter") if before else None
+        arch = str(view.network.get("architecture") or "–".join(map(str, view.widths)))
+        numbers = [count(before), count(after)] if before else ["–", "–"]
+        link = el("a", el("bdi", view.name), href=f"#result-{view.position}")
+        body.append([link, arch, *numbers, el("div", bar, class_="thin")])
+    heads = ["file", "architecture", "hidden neurons", "that matter", "share"]
+    inner = table("Index of networks", heads, body, numeric=(2, 3), tools=len(body) > 5)
+    return el("nav", el("h2", f"{len(views)} results"), inner, class_="card index", aria_label="Index of results")
+
+
+# ---- one result
+
+
+def _result(view: View, total: int) -> Markup:
+    cards = [_other(view)] if view.kind == "other" else []
+    for left, right in _LAYOUT:
+        made = [[c for part in side if (c := part(view))] for side in (left, right)]
+        cards += _rows(made[0], made[1])
+    back = el("p", el("a", "Back to the index", href="#results"), class_="back") if total > 1 else None
+    return el(
+        "article", _identity(view), sections.tiles(view), el("div", cards, class_="cards"),
+        _raw(view, _RAW // total), back, id=f"result-{view.position}", aria_labelledby=view.anchor("name"),
+    )  # fmt: skip
+
+
+_LAYOUT = (
+    ((sections.findings, sections.network), (sections.reduction, dynamics.training, dynamics.fiber, dynamics.balance)),
+    ((sections.layers,), ()),
+    ((sections.scope,), (sections.small_print,)),
+)
+"""Left and right column of each band of the page; cards that want the full width follow their band."""
+
+
+def _rows(left: Sequence[Card], right: Sequence[Card]) -> list[Markup]:
+    """Two stacks side by side, then the wide cards; a single stack is cut in two where there is more than one card."""
+    sides = [[c.markup for c in side if not c.wide] for side in (left, right)]
+    wide = [c.markup for c in (*left, *right) if c.wide]
+    if len(sides[0]) == 1 and len(sides[1]) > 2:
+        sides = [[sides[0][0], sides[1].pop(1)], sides[1]]
+    if not all(sides):
+        both = sides[0] + sides[1]
+        half = (len(both) + 1) // 2
+        sides = [both[:half], both[half:]]
+    stacks = [el("div", side, class_="stack") for side in sides if side]
+    look = "stacks" if len(stacks) == 2 else "stacks one"
+    return ([el("div", stacks, class_=look)] if stacks else []) + wide
+
+
+def _other(view: View) -> Markup:
+    """A result this page has no drawing for: its plain values."""
+    plain_values = [(k, v) for k, v in view.data.items() if isinstance(v, str | int | float | bool)]
+    body = [[key.replace("_", " "), real(value)] for key, value in plain_values]
+    return el("section", el("h3", "Values"), table("Values", ["name", "value"], body), class_="card wide")
+
+
+# ---- raw data
+
+
+def _raw(view: View, limit: int) -> Markup:
+    text, cut = _dump(view.data), False
+    if len(text) > limit:
+        text, cut = _dump(_shortened(view.data, _LONG)), True
+    if len(text) > limit:
+        text = _dump(_shortened(view.data, 6))
+    note = el("p", "Long lists are shortened on this page; --json prints all of it.", class_="small") if cut else None
+    tools = el(
+        "p", el("button", "Copy", type="button", class_="copy", data_from=view.anchor("raw"), hidden=True),
+        el("button", "Download", type="button", class_="download", data_from=view.anchor("raw"),
+           data_name=plain(view.name).replace("/", "_") + ".json", hidden=True), class_="buttons",
+    )  # fmt: skip
+    content = el("pre", text, id=view.anchor("raw"), tabindex=0)
+    return el("details", el("summary", "Raw data (JSON)"), tools, note, content, class_="card raw")
+
+
+def _dump(value: Any) -> str:
+    return "\n".join(_lines(value, 0))
+
+
+def _lines(value: Any, depth: int) -> Iterator[str]:
+    """JSON with short values on one line."""
+    flat = json.dumps(value, ensure_ascii=False, default=str)
+    pad, inner = " " * depth, " " * (depth + 1)
+    if len(flat) + depth <= 140 or not isinstance(value, dict | list | tuple) or not value:
+        yield flat
+        return
+    keyed = isinstance(value, dict)
+    items = list(value.items()) if isinstance(value, dict) else [("", v) for v in value]
+    yield "{" if keyed else "["
+    for n, (key, item) in enumerate(items):
+        made = list(_lines(item, depth + 1))
+        made[0] = inner + (f"{json.dumps(str(key), ensure_ascii=False)}: " if keyed else "") + made[0]
+        made[-1] += "," if n + 1 < len(items) else ""
+        yield from made
+    yield pad + ("}" if keyed else "]")
+
+
+def _shortened(value: Any, limit: int) -> Any:
+    if isinstance(value, dict):
+        return {k: _shortened(v, limit) for k, v in value.items()}
+    found = listing(value)
+    if not found:
+        return value
+    kept = [_shortened(v, limit) for v in found[:limit]]
+    return kept if len(found) <= limit else [*kept, f"... and {len(found) - limit} more"]
+
+
+def data_of(result: Any) -> Data:
+    """The data of a result, or the mapping itself."""
+    return mapping(result) or mapping(result.to_dict())

@@ -1,0 +1,89 @@
+"""Small building blocks of the page: chips, cards, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fiberscope.report.markup import Child, Markup, count, el
+from fiberscope.results import Rigor
+
+
+def chip(rigor: object) -> Markup | None:
+    """The word for how a number was obtained, with the sentence as its tooltip."""
+    name = str(rigor or "").upper()
+    if not name:
+        return None
+    known = Rigor.__members__.get(name)
+    return el(
+        "span", name.lower(), class_=f"chip {name.lower() if known else 'other'}", title=known.value if known else None
+    )
+
+
+@dataclass(frozen=True)
+class Card:
+    """A titled box of the page, and whether it wants the full width."""
+
+    markup: Markup
+    wide: bool = False
+
+
+def card(title: str, *body: Child, lead: Child = None, wide: bool = False, anchor: str | None = None) -> Card:
+    """A titled box; the heading names it for screen readers."""
+    head = el("h3", title, id=anchor)
+    look = "card wide" if wide else "card"
+    line = el("p", lead, class_="lead") if lead else None
+    return Card(el("section", head, line, *body, class_=look, aria_labelledby=anchor), wide)
+
+
+def table(
+    caption: str, head: Sequence[str], body: Iterable[Sequence[Child]], *, numeric: Sequence[int] = (),
+    tools: bool = False, keys: Sequence[str | None] = (), mono: Sequence[int] = (),
+) -> Markup:  # fmt: skip
+    """A table that scrolls inside its box; with `tools` the page script adds sorting and a filter."""
+
+    def look(column: int) -> str | None:
+        return "num" if column in numeric else "mono" if column in mono else None
+
+    lines = []
+    for n, row in enumerate(body):
+        cells = [el("td", cell, class_=look(c)) for c, cell in enumerate(row)]
+        lines.append(el("tr", cells, data_class=keys[n] if n < len(keys) else None))
+    heads = [el("th", text, scope="col", class_=look(c) if c in numeric else None) for c, text in enumerate(head)]
+    inner = el(
+        "table", el("caption", caption, class_="hidden"), el("thead", el("tr", heads)), el("tbody", lines),
+        class_="tools" if tools else None,
+    )  # fmt: skip
+    return el("div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def figure(drawing: Markup, label: str) -> Markup:
+    """A drawing that scrolls sideways where the screen is too narrow for it."""
+    return el("div", drawing, class_="scroll drawing", tabindex=0, role="region", aria_label=label)
+
+
+def change(before: int, after: int) -> str:
+    """A number before and after: 14 → 8, or 14 where nothing changed."""
+    return count(before) if before == after else f"{count(before)} → {count(after)}"
+
+
+def widths_text(widths: Sequence[object]) -> str:
+    """Widths as 3–6–2."""
+    return "–".join(map(str, widths))
+
+
+def bullets(texts: Iterable[Child], look: str | None = None) -> Markup:
+    """A plain list."""
+    return el("ul", [el("li", text) for text in texts], class_=look)
+
+
+def pairs(items: Iterable[tuple[str, Child]]) -> Markup:
+    """Terms and values in one block."""
+    return el("dl", [el("div", el("dt", term), el("dd", value)) for term, value in items], class_="pairs")
+
+
+def mark(holds: object) -> Markup:
+    """A sign and a word for yes, no and not checked."""
+    known = {True: ("✓", "yes", "yes"), False: ("✗", "no", "no")}
+    sign, word, look = known[holds] if isinstance(holds, bool) else ("?", "not checked", "open")
+    return el("span", sign, el("span", word, class_="hidden"), class_=f"sign {look}")

@@ -1,0 +1,245 @@
+"""Parameter symmetries of chains: positive scalings, types of second-layer neurons, quotients by a partition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fiberscope import rationals
+from fiberscope.errors import InputError
+from fiberscope.network import Network
+from fiberscope.neurons import Classes
+from fiberscope.results import Assumption
+
+ExactArray = npt.NDArray[Any]
+
+
+def scaling_rank(net: Network) -> int:
+    """Dimension of the orbit of theta under positive scalings of its homogeneous neurons.
+
+    Neuron i of a hidden layer with s(t z) = t s(z), t > 0, has the generator g_i = (w_i, b_i) - (outgoing column i).
+    sum c_i g_i = 0 forces c_i = c_k along every nonzero weight between two such neurons and c_i = 0 at every nonzero
+    weight or bias that only one of them touches; so the rank is the number of neurons minus the number of connected
+    components that touch nothing else. O(parameters).
+
+    Returns:
+        The rank, a lower bound for the dimension of the fiber at theta (0 for tanh and other non-homogeneous ones).
+
+    >>> scaling_rank(Network.random((2, 3, 1), activation="relu", seed=0))
+    3
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    free = [layer.activation.homogeneity == 1 for layer in net.hidden]
+    starts = np.cumsum([0, *(n if ok else 0 for n, ok in zip(net.widths[1:-1], free, strict=True))])
+    total = int(starts[-1])
+    if not total:
+        return 0
+    anchored = np.zeros(total, dtype=bool)
+    heads, tails = [], []
+    for k, layer in enumerate(net.layers):
+        support = np.asarray(layer.weight != 0, dtype=bool)
+        above = k < len(free) and free[k]
+        below = k > 0 and free[k - 1]
+        if above:
+            lonely = np.asarray(layer.bias != 0, dtype=bool)
+            if not below:
+                lonely = lonely | support.any(axis=1)
+            anchored[starts[k] : starts[k + 1]] |= lonely
+        if below and not above:
+            anchored[starts[k - 1] : starts[k]] |= support.any(axis=0)
+        if above and below:
+            i, j = np.nonzero(support)
+            heads.append(i + starts[k])
+            tails.append(j + starts[k - 1])
+    rows, columns = (np.concatenate(v) if v else np.zeros(0, dtype=np.int64) for v in (heads, tails))
+    graph = coo_array((np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(total, total))
+    count, component = connected_components(graph, directed=False)
+    held = np.zeros(count, dtype=bool)
+    held[component[anchored]] = True
+    return total - int((~held).sum())
+
+
+@dataclass(frozen=True)
+class NeuronTypes:
+    """Second-layer neurons of a bottleneck ReLU network by signs alone: always active, dead, split on the orthant."""
+
+    active: tuple[int, ...]
+    dead: tuple[int, ...]
+    split: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """Counts in one phrase."""
+        return f"{len(self.split)} split, {len(self.active)} always active, {len(self.dead)} dead"
+
+
+def neuron_types(weight: ExactArray, bias: ExactArray) -> NeuronTypes:
+    """Types of neurons relu(u y + c) on the orthant y >= 0, from signs (arXiv 2605.18319).
+
+    Args:
+        weight: U, (n2, n1).
+        bias: c, (n2,).
+
+    >>> neuron_types(np.array([[1.0, 2.0], [-1.0, 0.0], [1.0, -1.0]]), np.array([0.0, -1.0, 0.0])).split
+    (2,)
+    """
+    up = np.asarray(weight >= 0, dtype=bool).all(axis=1) & np.asarray(bias >= 0, dtype=bool)
+    down = np.asarray(weight <= 0, dtype=bool).all(axis=1) & np.asarray(bias <= 0, dtype=bool)
+    active, dead = up & ~down, down
+    index = np.arange(len(bias))
+    return NeuronTypes(*(tuple(index[m].tolist()) for m in (active, dead, ~(active | dead))))
+
+
+@dataclass(frozen=True)
+class FiberDimension:
+    """Dimension of the set of parameters of the same function, near theta.
+
+    Args:
+        lower_bound: rank of the scaling symmetries at theta (EXACT).
+        exact: the value where a theorem gives it (GENERIC: for generic parameters of these signs), else None.
+        formula: how the value arises.
+        hypotheses: each with what code found.
+        theorem: key of the theorem, "" if none applies.
+    """
+
+    lower_bound: int
+    exact: int | None
+    formula: str
+    hypotheses: tuple[Assumption, ...]
+    theorem: str = ""
+
+
+def fiber_dimension(net: Network) -> FiberDimension:
+    """Bounds for the dimension of the fiber at theta, and the value where a theorem applies.
+
+    For generic three-layer ReLU networks with n1 <= n0 and rank W1 = n1 (bottleneck) the dimension is
+    n1 + s + d (n1 + 1 + n3) + a (n1 + n3 + 1) - r (n1 + n3 - r) + h with r = min(a, n1, n3), where s, d, a count split,
+    dead and always-active second-layer neurons and h = 1 if a first-layer neuron is hidden; M - n3 if s + a = 0.
+    For irreducible two-layer tanh networks it is 0. Source: arXiv 2605.18319; Sussmann 1992.
+
+    >>> fiber_dimension(Network.random((2, 3, 1), activation="tanh", seed=0)).exact
+    0
+    """
+    lower = scaling_rank(net)
+    row = net.activation
+    if net.depth == 2 and row is not None and row.name == "tanh":
+        return _tanh_dimension(net, lower)
+    if net.depth != 3 or row is None or row.name != "relu":
+        found = f"{net.depth} affine layers, {net.architecture.split(' ', 1)[1]}"
+        hypothesis = Assumption(f"three affine layers with ReLU, or two with tanh (found {found})", True, False)
+        return FiberDimension(lower, None, "", (hypothesis,))
+    return _relu_dimension(net, lower)
+
+
+def _tanh_dimension(net: Network, lower: int) -> FiberDimension:
+    from fiberscope.neurons import proportional_rows
+
+    classes = proportional_rows(net.layers[0])
+    rows = np.asarray(net.layers[0].weight != 0, dtype=bool).any(axis=1)
+    columns = np.asarray(net.layers[1].weight != 0, dtype=bool).any(axis=0)
+    hypotheses = (
+        Assumption("no two hidden neurons are equal up to sign", True, classes.count == rows.size),
+        Assumption("no hidden neuron is constant", True, bool(rows.all())),
+        Assumption("every hidden neuron is read by an output", True, bool(columns.all())),
+    )
+    exact = 0 if all(h.holds for h in hypotheses) else None
+    return FiberDimension(lower, exact, "0: permutations and signs only", hypotheses, "tanh-identifiability")
+
+
+def _relu_dimension(net: Network, lower: int) -> FiberDimension:
+    (n0, n1, n2, n3), (first, second, last) = net.widths, net.layers
+    rank = rationals.rank(first.weight) if n1 <= n0 else None
+    types = neuron_types(second.weight, second.bias)
+    s, d, a = len(types.split), len(types.dead), len(types.active)
+    hypotheses = (
+        Assumption(f"n1 <= n0 (found {n1} and {n0})", True, n1 <= n0),
+        Assumption(f"rank W1 = n1 (found {'not computed' if rank is None else rank})", rank is not None, rank == n1),
+        Assumption("no second-layer weight, bias or output weight is zero", True, _all_nonzero(second, last)),
+        Assumption("no two second-layer neurons lie on one hyperplane", True, _hyperplanes_distinct(second)),
+        Assumption("the parameters are generic for their signs in every other way", False, None),
+    )
+    holds = all(h.holds for h in hypotheses if h.checked)
+    exact = None
+    if holds:
+        r = min(a, n1, n3)
+        hidden = _has_hidden(second.weight, second.bias, types)
+        exact = n1 + s + d * (n1 + 1 + n3) + a * (n1 + n3 + 1) - r * (n1 + n3 - r) + int(hidden)
+        exact = net.parameter_count - n3 if s + a == 0 else exact
+    return FiberDimension(lower, exact, f"{types}", hypotheses, "relu-fiber-dimension")
+
+
+def _all_nonzero(*layers: Any) -> bool:
+    second, last = layers
+    return all(bool(np.asarray(a != 0, dtype=bool).all()) for a in (second.weight, second.bias, last.weight))
+
+
+def _hyperplanes_distinct(second: Any) -> bool:
+    from fiberscope.activations import activation
+    from fiberscope.neurons import proportional_rows
+
+    # abs forgives every nonzero factor, so its classes are the hyperplanes
+    return proportional_rows(replace(second, activation=activation("abs"))).count == second.n_out
+
+
+def _has_hidden(weight: ExactArray, bias: ExactArray, types: NeuronTypes) -> bool:
+    live = [i for i in range(len(bias)) if i not in set(types.dead)]
+    if not live or bool(np.asarray(bias[live] >= 0, dtype=bool).any()):
+        return False
+    negative = np.asarray(weight[live] < 0, dtype=bool)
+    others = negative.sum(axis=1)[:, None] - negative
+    return bool((others == weight.shape[1] - 1).all(axis=0).any())
+
+
+def quotient(net: Network, classes: Sequence[Classes]) -> Network:
+    """The reduced network of an equitable partition: R = (E^T E)^{-1} E_l^T W E_{l-1}, biases likewise.
+
+    It computes the same function with one neuron per class (theorem "reduced-network"). Exact over Q.
+
+    Args:
+        net: the network.
+        classes: one partition per hidden layer, equitable (`neurons.colour_classes`).
+
+    Raises:
+        InputError: if the number of partitions differs from the number of hidden layers, or a layer has only nulls.
+
+    >>> from fiberscope.neurons import colour_classes
+    >>> net = Network.from_arrays(([[1.0], [1.0]], [0, 0]), ([[2.0, 3.0]], [0]), activation="softplus")
+    >>> quotient(net, colour_classes(net)).widths
+    (1, 2, 1)
+    """
+    if len(classes) != len(net.hidden):
+        raise InputError(f"{len(classes)} partitions for {len(net.hidden)} hidden layers; give one for each")
+    if any(c.count == 0 for c in classes):
+        raise InputError("a hidden layer has only null neurons; the function is constant and has no quotient of width >= 1")
+    layers, below = [], None
+    for layer, here in zip(net.layers, [*classes, None], strict=True):
+        weight = layer.weight
+        if below is not None:
+            even = net.layers[len(layers) - 1].activation.parity == "even"
+            weight = _sums(weight.T, below, even).T
+        bias = layer.bias
+        if here is not None:
+            first = [members[0] for members in here.members]
+            weight, bias = weight[first], bias[first]
+        layers.append(replace(layer, weight=weight, bias=bias))
+        below = here
+    return net.with_layers(layers)
+
+
+def _sums(columns: ExactArray, classes: Classes, even: bool) -> ExactArray:
+    rows = []
+    for members in classes.members:
+        total = columns[members[0]]
+        for i in members[1:]:
+            factor = Fraction(classes.factors[i])
+            total = rationals.add(total, rationals.scale(columns[i], abs(factor) if even else factor))
+        rows.append(total)
+    if any(rationals.is_rational(r) for r in rows):
+        rows = [rationals.fractions(r) for r in rows]
+    return np.stack(rows)

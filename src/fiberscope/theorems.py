@@ -1,0 +1,251 @@
+"""The theorems results rest on: statement, hypotheses, references; `cite` prints their BibTeX.
+
+To add one, add a row to `_ROWS` and name its key in the result that uses it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fiberscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """A statement that results rest on.
+
+    Args:
+        key: how results name it.
+        name: how people call it.
+        statement: the claim.
+        hypotheses: what must hold; code checks each where it says so.
+        references: keys of `REFERENCES`.
+        note: its logical status, where that needs a word.
+    """
+
+    key: str
+    name: str
+    statement: str
+    hypotheses: tuple[str, ...]
+    references: tuple[str, ...]
+    note: str = ""
+
+
+REFERENCES: dict[str, str] = {
+    "zhao2025sims": """@article{zhao2025sims,
+  title = {Architecture Induces Structural Invariant Manifolds of Neural Network Training Dynamics},
+  author = {Zhao and Luo and Zhang},
+  journal = {arXiv preprint arXiv:2510.09564},
+  year = {2025}
+}""",
+    "gegenfurtner2026symmetries": """@article{gegenfurtner2026symmetries,
+  title = {The Symmetries of Three-Layer {ReLU} Networks},
+  author = {Gegenfurtner and Grillo and Mont{\\'u}far},
+  journal = {arXiv preprint arXiv:2605.18319},
+  year = {2026}
+}""",
+    "marcotte2023abide": """@inproceedings{marcotte2023abide,
+  title = {Abide by the Law and Follow the Flow: Conservation Laws for Gradient Flows},
+  author = {Marcotte, Sibylle and Gribonval, R{\\'e}mi and Peyr{\\'e}, Gabriel},
+  booktitle = {Advances in Neural Information Processing Systems},
+  note = {arXiv:2307.00144},
+  year = {2023}
+}""",
+    "du2018algorithmic": """@inproceedings{du2018algorithmic,
+  title = {Algorithmic Regularization in Learning Deep Homogeneous Models: Layers are Automatically Balanced},
+  author = {Du, Simon S. and Hu, Wei and Lee, Jason D.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  note = {arXiv:1806.00900},
+  year = {2018}
+}""",
+    "sussmann1992uniqueness": """@article{sussmann1992uniqueness,
+  title = {Uniqueness of the Weights for Minimal Feedforward Nets with a Given Input-Output Map},
+  author = {Sussmann, H{\\'e}ctor J.},
+  journal = {Neural Networks},
+  volume = {5},
+  number = {4},
+  pages = {589--593},
+  year = {1992}
+}""",
+    "phuong2020functional": """@inproceedings{phuong2020functional,
+  title = {Functional vs. Parametric Equivalence of {ReLU} Networks},
+  author = {Phuong, Mary and Lampert, Christoph H.},
+  booktitle = {International Conference on Learning Representations},
+  year = {2020}
+}""",
+    "zhang2018efficient": """@inproceedings{zhang2018efficient,
+  title = {Efficient Neural Network Robustness Certification with General Activation Functions},
+  author = {Zhang, Huan and Weng, Tsui-Wei and Chen, Pin-Yu and Hsieh, Cho-Jui and Daniel, Luca},
+  booktitle = {Advances in Neural Information Processing Systems},
+  note = {arXiv:1811.00866},
+  year = {2018}
+}""",
+    "salman2019convex": """@inproceedings{salman2019convex,
+  title = {A Convex Relaxation Barrier to Tight Robustness Verification of Neural Networks},
+  author = {Salman, Hadi and Yang, Greg and Zhang, Huan and Hsieh, Cho-Jui and Zhang, Pengchuan},
+  booktitle = {Advances in Neural Information Processing Systems},
+  note = {arXiv:1902.08722},
+  year = {2019}
+}""",
+    "higham2002accuracy": """@book{higham2002accuracy,
+  title = {Accuracy and Stability of Numerical Algorithms},
+  author = {Higham, Nicholas J.},
+  edition = {2},
+  publisher = {SIAM},
+  year = {2002}
+}""",
+    "fiberscope": """@software{fiberscope,
+  title = {fiberscope: which networks are the same, what training can do, and what is redundant},
+  author = {{The fiberscope authors}},
+  year = {2026}
+}""",
+}
+"""BibTeX entries by key."""
+
+_ROWS = (
+    Theorem(
+        "orbit-invariance",
+        "Gradient flow stays in the orbit",
+        "For every loss and every data set, gradient flow keeps theta in the orbit of theta under the family of vector fields "
+        "grad_theta <c, F(theta)(x)>; a structural invariant manifold is a union of such orbits.",
+        ("F is differentiable in theta along the flow",),
+        ("zhao2025sims",),
+    ),
+    Theorem(
+        "equitable-sim",
+        "Equitable partitions are invariant manifolds",
+        "Let P_l be orthogonal projectors with P_0 = I, P_L = I such that s maps range P_l into itself and Diag(s'(z)) maps "
+        "range P_l into itself for z in it. Then {W_l P_(l-1) = P_l W_l, b_l in range P_l} is invariant under gradient flow "
+        "for every loss and data set, and the parts (1 - P_l) W_l (1 - P_(l-1)) are constant. Partitions into classes give "
+        "such projectors: 0/1 indicators for any s, signed ones for odd s, positive weights for positively homogeneous s, "
+        "null neurons where s(0) = 0.",
+        ("the chain's weights are the parameters that are trained", "s' is the same function in every forward pass"),
+        ("zhao2025sims", "fiberscope"),
+        "proved in the documentation; the classes found are verified over Q",
+    ),
+    Theorem(
+        "reduced-network",
+        "Training on the manifold is training of a narrower network",
+        "On that manifold f equals the network with weights R_l = (E_l^T E_l)^(-1) E_l^T W_l E_(l-1), and gradient flow acts on "
+        "R_AB with the multiplier n_B / n_A and on biases with 1 / n_A, where n_A is the squared length of the class vector.",
+        ("the hypotheses of equitable-sim",),
+        ("zhao2025sims", "fiberscope"),
+    ),
+    Theorem(
+        "two-layer-sims",
+        "The invariant manifolds of two-layer networks",
+        "For two-layer networks with softplus, sigmoid or tanh the orbit of theta has dimension D K + (output biases), with K the "
+        "number of classes of neurons that are equal (for tanh: up to sign, without zero neurons) and D the parameters of a "
+        "neuron; every closed invariant manifold is a union of such strata.",
+        ("two affine layers", "the activation is softplus, sigmoid or tanh"),
+        ("zhao2025sims", "fiberscope"),
+        "strata verified exactly for widths up to 4; no proof for all widths is claimed",
+    ),
+    Theorem(
+        "permutation-scaling",
+        "Permutation and positive scaling keep the function",
+        "Permuting the neurons of a layer, or multiplying (w_i, b_i) by t > 0 and the outgoing column by 1/t where "
+        "s(t z) = t s(z), keeps the function; the rank of the scalings at theta bounds the dimension of the fiber from below.",
+        ("s is positively homogeneous of degree 1 on the scaled neurons",),
+        ("phuong2020functional",),
+    ),
+    Theorem(
+        "relu-fiber-dimension",
+        "Dimension of the fiber of a three-layer bottleneck ReLU network",
+        "For generic parameters with s split, d dead and a always-active second-layer neurons the fiber has dimension "
+        "n1 + s + d (n1 + 1 + n3) + a (n1 + n3 + 1) - r (n1 + n3 - r) + h, r = min(a, n1, n3), h = 1 if a first-layer neuron is "
+        "hidden behind the second layer; M - n3 if s + a = 0.",
+        ("three affine layers with ReLU", "n1 <= n0 and rank W1 = n1", "generic parameters for their signs"),
+        ("gegenfurtner2026symmetries",),
+        "for generic parameters; compared with exact Jacobian ranks on thousands of networks",
+    ),
+    Theorem(
+        "tanh-identifiability",
+        "Two-layer tanh networks are determined up to permutation and sign",
+        "If no hidden neuron is constant, unread, or equal to another up to sign, the parameters of a two-layer tanh network are "
+        "determined by its function up to permutations and sign changes of neurons; the fiber is finite.",
+        ("two affine layers with tanh", "no neuron is constant or unread", "no two neurons are equal up to sign"),
+        ("sussmann1992uniqueness",),
+    ),
+    Theorem(
+        "scaling-balance",
+        "Balancedness is conserved",
+        "|w_i|^2 + b_i^2 - |v_i|^2 is constant under gradient flow for every loss and data set, w_i, b_i the incoming and v_i the "
+        "outgoing weights of a neuron.",
+        ("s is positively homogeneous of degree 1", "the chain's weights are the parameters that are trained"),
+        ("marcotte2023abide", "du2018algorithmic"),
+    ),
+    Theorem(
+        "lossless-moves",
+        "Elementary moves keep the function",
+        "Dropping an unread neuron, folding a constant one into the next bias, merging neurons whose rows are multiples that the "
+        "activation forgives, and rewriting a block of always-linear neurons with the same linear map keep f(x) for every x in "
+        "the domain.",
+        ("each move's own condition, replayed over Q by the checker",),
+        ("gegenfurtner2026symmetries", "fiberscope"),
+    ),
+    Theorem(
+        "interval-enclosure",
+        "Outward-rounded enclosures",
+        "Intervals, and linear relaxations substituted back to the input, enclose every pre-activation on a box when the a-priori "
+        "error of each floating-point dot product is added outward.",
+        ("IEEE 754 double precision, round to nearest",),
+        ("zhang2018efficient", "salman2019convex", "higham2002accuracy"),
+    ),
+    Theorem(
+        "lipschitz-difference",
+        "Two networks of one shape differ by at most a propagated bound",
+        "|dz_l| <= |W'_l| |dh_(l-1)| + |dW_l| |h_(l-1)| + |db_l| and |dh_l| <= Lip(s) |dz_l|, entry by entry, with |h_l| enclosed on "
+        "the domain or by a + b |x|_inf.",
+        ("the activations have finite Lipschitz constants where they run",),
+        ("higham2002accuracy", "fiberscope"),
+    ),
+)
+
+THEOREMS: dict[str, Theorem] = {row.key: row for row in _ROWS}
+"""All theorems by key."""
+
+
+def theorem(key: str) -> Theorem:
+    """Look up a theorem.
+
+    Raises:
+        InputError: if there is none of that key; near ones are named.
+
+    >>> theorem("scaling-balance").name
+    'Balancedness is conserved'
+    """
+    if key not in THEOREMS:
+        near = difflib.get_close_matches(key, THEOREMS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"unknown theorem {key!r}; {hint}known: {', '.join(THEOREMS)}")
+    return THEOREMS[key]
+
+
+def cite(*results: Any) -> str:
+    """BibTeX for everything that results (or theorem keys) rest on, each reference once, in order.
+
+    Args:
+        results: results with a `theorems` attribute, or keys of theorems.
+
+    Raises:
+        InputError: for an unknown key, or an object that names no theorems.
+
+    >>> cite("tanh-identifiability").splitlines()[0]
+    '@article{sussmann1992uniqueness,'
+    """
+    keys = [key for result in results for key in _keys(result)]
+    references = dict.fromkeys(name for key in keys for name in theorem(key).references)
+    return "\n\n".join(REFERENCES[name] for name in references)
+
+
+def _keys(result: Any) -> Iterable[str]:
+    if isinstance(result, str):
+        return (result,)
+    keys = getattr(result, "theorems", None)
+    if keys is None:
+        raise InputError(f"cite() was given a {type(result).__name__}; pass results, or keys such as 'equitable-sim'")
+    return tuple(keys)

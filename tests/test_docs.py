@@ -1,0 +1,169 @@
+"""The README and the docs say what is true: code runs, commands exist, links lead somewhere, tables are complete."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from fiberscope.theorems import REFERENCES, THEOREMS
+
+import fiberscope
+from fiberscope import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(p for p in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in p.parts),
+]
+IDS = [p.relative_to(ROOT).as_posix() for p in PAGES]
+FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CLAIMS = tomllib.loads((ROOT / "docs" / "theory" / "claims.toml").read_text(encoding="utf-8"))
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [text for lang, text in FENCE.findall(page.read_text(encoding="utf-8")) if lang in languages]
+
+
+def group() -> click.Group:
+    groups = [value for value in vars(cli).values() if isinstance(value, click.Group)]
+    return max(groups, key=lambda item: len(item.commands))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ```python blocks of a page run in order, in one namespace, in an empty folder."""
+    sources = blocks(page, "python")
+    if not sources:
+        return
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__main__"}
+    parser, runner = (
+        doctest.DocTestParser(),
+        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS),
+    )
+    said: list[str] = []
+    for i, source in enumerate(sources):
+        if ">>>" in source:
+            test = parser.get_doctest(source, names, f"{page.name}[{i}]", str(page), 0)
+            runner.run(test, out=said.append, clear_globs=False)
+            names.update(test.globs)
+        else:
+            exec(compile(source, f"{page.name}[{i}]", "exec"), names)
+    assert runner.failures == 0, "".join(said)
+
+
+def commands(page: Path) -> list[str]:
+    found = []
+    for block in blocks(page, "console", "sh", "bash"):
+        joined = block.replace("\\\n", " ")
+        found += [m.group(1) for m in re.finditer(r"^(?:\$ )?(fiberscope [^\n]*)$", joined, re.MULTILINE)]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_shown_exist_with_their_options(page: Path) -> None:
+    root = group()
+    for line in commands(page):
+        words = shlex.split(line, comments=True)[1:]
+        words = words[: next((i for i, w in enumerate(words) if w in ("|", ">", "&&", "||", ";")), len(words))]
+        named = [w for w in words if not w.startswith("-")]
+        command = root.commands.get(named[0]) if named else root
+        assert command is not None, f"{line}: no command {named[0]}"
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "--version"}
+        used = {w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)}
+        assert used <= known, f"{line}: unknown {sorted(used - known)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target) or target.startswith("#"):
+            continue
+        assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_a_toctree() -> None:
+    docs = ROOT / "docs"
+    listed = set()
+    for page in PAGES:
+        for toc in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            entries = [line.strip() for line in toc.splitlines() if line.strip() and not line.startswith(":")]
+            listed |= {(page.parent / f"{entry}.md").resolve() for entry in entries}
+    pages = {p.resolve() for p in docs.rglob("*.md") if "_build" not in p.parts} - {(docs / "index.md").resolve()}
+    assert pages == listed
+
+
+def test_readme_shows_exactly_two_run_commands() -> None:
+    shown = re.findall(r"^\$? ?(\./run \S+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert shown == ["./run demo", "./run test"]
+
+
+def test_pages_name_no_private_place() -> None:
+    for page in PAGES:
+        assert not re.search(r"(?<![\w.])/(work|tmp|root|home)/", page.read_text(encoding="utf-8")), page
+
+
+def test_cli_reference_is_fresh() -> None:
+    clean = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    script = ROOT / "scripts" / "make_cli_reference.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, env=clean)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_has_help_and_an_example() -> None:
+    root = group()
+    for name, command in root.commands.items():
+        text = command.get_help(click.Context(command, info_name=name))
+        assert command.help, name
+        assert f"fiberscope {name}" in text, f"{name} --help shows no example"
+
+
+def test_every_public_name_is_in_the_api_page() -> None:
+    api = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    missing = [name for name in fiberscope.__all__ if not name.startswith("_") and not re.search(rf"\b{name}\b", api)]
+    assert missing == []
+
+
+def test_formats_page_lists_every_ending_and_operation() -> None:
+    from fiberscope.io import FORMATS, onnx_activations, onnx_ops, onnx_shapes
+
+    text = (ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    assert [s for row in FORMATS for s in row.suffixes if f"`{s}`" not in text] == []
+    operations = [*onnx_ops.AFFINE, *onnx_activations.ACTIVATIONS, *onnx_shapes.SHAPES]
+    assert [op for op in operations if not re.search(rf"\b{op}\b", text)] == []
+
+
+def test_every_theorem_has_a_claim_and_a_reference() -> None:
+    assert set(CLAIMS) == set(THEOREMS)
+    for theorem in THEOREMS.values():
+        assert set(theorem.references) <= set(REFERENCES)
+
+
+@pytest.mark.parametrize("key", sorted(CLAIMS))
+def test_claims_name_functions_and_tests_that_exist(key: str) -> None:
+    claim = CLAIMS[key]
+    assert claim["functions"] and claim["tests"]
+    for dotted in claim["functions"]:
+        obj: object = fiberscope
+        for part in dotted.split(".")[1:]:
+            try:
+                obj = getattr(obj, part)
+            except AttributeError:
+                obj = importlib.import_module(f"{obj.__name__}.{part}")  # type: ignore[attr-defined]
+        assert callable(obj), dotted
+    for node in claim["tests"]:
+        file, _, name = node.partition("::")
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        functions = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+        assert name in functions, node

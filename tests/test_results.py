@@ -1,0 +1,57 @@
+"""Verdicts, budgets and JSON data."""
+
+import json
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from fiberscope.errors import InputError, MissingDependencyError, UndecidedError, import_optional
+from fiberscope.results import Answer, Budget, Result, Rigor, Verdict, jsonable
+
+
+def test_undecided_is_no_truth_value():
+    with pytest.raises(UndecidedError, match="too deep"):
+        bool(Verdict(Answer.UNDECIDED, reason="too deep"))
+    assert not Verdict(Answer.NO, reason="differs")
+
+
+def test_json_has_no_nan_and_keeps_rationals():
+    @dataclass(frozen=True)
+    class Example(Result):
+        values: tuple[object, ...]
+
+    text = Example((math.nan, np.inf, -np.inf, Fraction(1, 3), np.float32(0.5), np.arange(2), Rigor.EXACT, {1: None})).to_json()
+    assert json.loads(text) == {
+        "values": [None, "inf", "-inf", {"exact": "1/3", "float": 1 / 3}, 0.5, [0, 1], "EXACT", {"1": None}]
+    }
+
+
+def test_huge_rationals_have_no_float():
+    assert jsonable(Fraction(10**400))["float"] is None
+
+
+def test_budget():
+    assert Budget.of(0).start().expired
+    assert not Budget.of(None).start().expired
+    assert Budget.of(Budget(3.0)).seconds == 3.0
+    with pytest.raises(ValueError, match="seconds"):
+        Budget(seconds=-1)
+    with pytest.raises(ValueError, match="cells"):
+        Budget(cells=-1)
+
+
+def test_html_fragment_escapes():
+    class Loud(Result):
+        def __str__(self) -> str:
+            return "<script>"
+
+    assert "<script>" not in Loud()._repr_html_()
+
+
+def test_missing_dependency_says_what_to_install():
+    with pytest.raises(MissingDependencyError, match=r"pip install 'fiberscope\[onnx\]'") as caught:
+        import_optional("no_such_module_here", extra="onnx", purpose="read ONNX files")
+    assert isinstance(caught.value, InputError)
