@@ -74,7 +74,8 @@ def exact_outputs(net: Network, x: list[Fraction]) -> list[Fraction]:
 def rational_points(box: Box, count: int, seed: int) -> Iterator[list[Fraction]]:
     """Corners (where finite) and random rational points of a box; unbounded sides reach about 100."""
     rng = np.random.default_rng(seed)
-    low = np.where(np.isfinite(box.lower), box.lower, np.minimum(np.where(np.isfinite(box.upper), box.upper, 0), 0) - 100)
+    top = np.where(np.isfinite(box.upper), box.upper, 0)
+    low = np.where(np.isfinite(box.lower), box.lower, np.minimum(top, 0) - 100)
     high = np.where(np.isfinite(box.upper), box.upper, np.maximum(low, 0) + 100)
     for k in range(count):
         share = rng.integers(0, 2, box.dimension) if k % 2 else rng.random(box.dimension)

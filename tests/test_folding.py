@@ -171,6 +171,10 @@ def test_limits_and_refusals() -> None:
         Window((5,), (1,), ((0, 0),), (1,)).output((3,))
     with pytest.raises(FormatError, match="positive"):
         Window((1,), (0,), ((0, 0),), (1,)).output((3,))
+    with pytest.raises(UnsupportedError, match="too large to unroll"):
+        folding.average_pool((1, 3), Window((200_000,), (1,), ((0, 200_000),), (1,)))
+    with pytest.raises(UnsupportedError, match="beyond"):
+        Window((1,), (1,), ((0, 2**62),), (1,)).output((3,))
     with pytest.raises(FormatError, match="takes 3 inputs"):
         Affine.identity(2).linear(np.ones((1, 3)))
     with pytest.raises(UnsupportedError, match="more than"):

@@ -71,7 +71,7 @@ def test_several_networks_are_parts():
 
 def test_a_body_with_two_heads_is_no_single_chain():
     rows = tensors(("body.0", 3, 8), ("body.2", 8, 8), ("mu", 8, 2), ("sigma", 8, 2))
-    with pytest.raises(InputError, match="networks: body"):
+    with pytest.raises(InputError, match="holds 3 networks: body, mu, sigma;"):
         load(rows, activation="relu")
 
 

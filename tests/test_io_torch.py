@@ -361,7 +361,7 @@ class Branching(nn.Module):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (Residual(), "add is not supported"),
+        (Residual(), "branches or merges at fc"),
         (Branching(), "cannot trace Branching"),
         (nn.Sequential(nn.Conv2d(1, 1, 2), nn.MaxPool2d(2)), "MaxPool2d 1 is not supported"),
         (nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)), "LayerNorm 1"),

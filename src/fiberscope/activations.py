@@ -446,7 +446,7 @@ def _polynomial(*coefficients: Fraction, name: str = "polynomial") -> Activation
     slope = [k * c for k, c in enumerate(terms)][1:] or [_ZERO]
     odd, even = not any(terms[0::2]), not any(terms[1::2])
     live = [k for k, c in enumerate(terms) if c]
-    critical, zeros = _real_roots(slope), _real_roots(terms)
+    critical, zeros = balls.real_roots(slope), balls.real_roots(terms)
     values, slopes = [float(c) for c in terms], [float(c) for c in slope]
     degree = len(terms) - 1
 
@@ -470,11 +470,18 @@ def _polynomial(*coefficients: Fraction, name: str = "polynomial") -> Activation
         name, " + ".join(f"{c} z^{k}" for k, c in enumerate(terms) if c) or "0", function, derivative, ball,
         parameters=() if name == "square" else tuple(terms), exact=exact, exact_over_q=True,
         parity="odd" if odd and any(terms) else "even" if even else None,
-        homogeneity=live[0] if len(live) == 1 and live[0] else None, monotone=degree == 1 and lead > 0,
+        homogeneity=live[0] if len(live) == 1 and live[0] else None, monotone=_never_negative(slope, critical),
         lipschitz=abs(lead) * (1 + 1e-15) if degree == 1 else 0.0 if degree == 0 else _INF, range_=(low, high),
         zeros=None if zeros is None else tuple((a + b) / 2 for a, b in zeros), limits=ends,
         critical_points=None if critical is None else tuple((a + b) / 2 for a, b in critical), extrema=critical or (),
     )  # fmt: skip
+
+
+def _never_negative(terms: Sequence[Fraction], roots: Sequence[tuple[float, float]] | None) -> bool:
+    """Whether a polynomial is >= 0 everywhere: its sign between roots, at rational points."""
+    ends = [Fraction(v) for bracket in roots or ((0.0, 0.0),) for v in bracket]
+    points = [ends[0] - 1, *((a + b) / 2 for a, b in zip(ends[1::2], ends[2::2], strict=False)), ends[-1] + 1]
+    return all(sum(c * x**k for k, c in enumerate(terms)) >= 0 for x in points)
 
 
 def _horner(coefficients: Sequence[float]) -> Callable[[Array], Array]:
@@ -486,23 +493,6 @@ def _horner(coefficients: Sequence[float]) -> Callable[[Array], Array]:
         return total
 
     return evaluate
-
-
-def _real_roots(terms: Sequence[Fraction]) -> tuple[tuple[float, float], ...] | None:
-    """Brackets of the distinct real roots; None for the zero polynomial. Roots are isolated by FLINT."""
-    if not any(terms):
-        return None
-    import flint
-
-    common = math.lcm(*(c.denominator for c in terms))
-    poly = flint.fmpz_poly([int(c * common) for c in terms])
-    squarefree = poly // poly.gcd(poly.derivative()) if poly.degree() > 0 else poly
-    found = []
-    for root, _ in squarefree.complex_roots():
-        if root.imag == 0:
-            low, high = root.real.lower(), root.real.upper()
-            found.append((math.nextafter(float(low), -_INF), math.nextafter(float(high), _INF)) if low != high else (float(low), float(high)))
-    return tuple(sorted(found))
 
 
 def _polynomial_range(

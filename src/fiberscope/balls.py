@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -103,3 +104,21 @@ def _meets(a: float, b: float, shift: float) -> bool:
         turns = [(flint.arb(x) / flint.arb.pi() - shift) / 2 for x in (a, b)]
         first, last = math.ceil(_outward(turns[0])[0]), math.floor(_outward(turns[1])[1])
     return first <= last
+
+
+def real_roots(coefficients: Sequence[Fraction]) -> tuple[tuple[float, float], ...] | None:
+    """Brackets of the distinct real roots of c_0 + c_1 z + ..., ascending; None for the zero polynomial.
+
+    >>> real_roots([Fraction(0), Fraction(-4), Fraction(0), Fraction(1)])
+    ((-2.0, -2.0), (0.0, 0.0), (2.0, 2.0))
+    """
+    import flint
+
+    if not any(coefficients):
+        return None
+    common = math.lcm(*(c.denominator for c in coefficients))
+    poly = flint.fmpz_poly([int(c * common) for c in coefficients])
+    if poly.degree() < 1:
+        return ()
+    squarefree = poly // poly.gcd(poly.derivative())
+    return tuple(sorted(_outward(root.real) for root, _ in squarefree.complex_roots() if root.imag == 0))

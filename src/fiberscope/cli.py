@@ -70,14 +70,14 @@ def common_options(*, domain: bool = True) -> Callable[[F], F]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.version_option(__version__, message="fiberscope %(version)s")
-def cli() -> None:
+def commands() -> None:
     """Which networks are the same, what an architecture lets training do, and what is redundant in a network."""
 
 
 # ---- commands
 
 
-@cli.command(epilog="Example: fiberscope inspect model.onnx --domain '[0,1]' --html report.html")
+@commands.command(epilog="Example: fiberscope inspect model.onnx --domain '[0,1]' --html report.html")
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @click.option("--fail-on", type=click.Choice(["redundant"]), help="Exit with 1 if a network is redundant (for CI).")
 @common_options()
@@ -122,7 +122,7 @@ def inspect(paths: tuple[str, ...], fail_on: str | None, **options: Any) -> int:
     return next(code for code in _WORST_FIRST if code in codes)
 
 
-@cli.command(epilog="Example: fiberscope reduce model.onnx -o small.onnx")
+@commands.command(epilog="Example: fiberscope reduce model.onnx -o small.onnx")
 @click.argument("path", type=click.Path())
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Where the smaller network goes.")
 @click.option("--certificate", type=click.Path(dir_okay=False), metavar="FILE",
@@ -165,7 +165,7 @@ def reduce(path: str, output: str | None, certificate: str | None, exact_only: b
     return DONE
 
 
-@cli.command(epilog="Example: fiberscope check small.onnx.certificate.json model.onnx small.onnx")
+@commands.command(epilog="Example: fiberscope check small.onnx.certificate.json model.onnx small.onnx")
 @click.argument("certificate", type=click.Path())
 @click.argument("f", type=click.Path())
 @click.argument("g", type=click.Path())
@@ -187,7 +187,7 @@ def check(certificate: str, f: str, g: str, **options: Any) -> int:
     return {Answer.YES: DONE, Answer.NO: NO, Answer.UNDECIDED: UNDECIDED}[verdict.answer]
 
 
-@cli.command("smallest-sim", epilog="Example: fiberscope smallest-sim model.safetensors")
+@commands.command("smallest-sim", epilog="Example: fiberscope smallest-sim model.safetensors")
 @click.argument("path", type=click.Path())
 @common_options(domain=False)
 def smallest_sim(path: str, **options: Any) -> int:
@@ -200,7 +200,7 @@ def smallest_sim(path: str, **options: Any) -> int:
     return DONE
 
 
-@cli.command(epilog="Example: fiberscope cite equitable-sim, or: fiberscope cite result.json")
+@commands.command(epilog="Example: fiberscope cite equitable-sim, or: fiberscope cite result.json")
 @click.argument("what", nargs=-1)
 @common_options(domain=False)
 def cite(what: tuple[str, ...], **options: Any) -> int:
@@ -219,13 +219,13 @@ def cite(what: tuple[str, ...], **options: Any) -> int:
     return DONE
 
 
-@cli.command(epilog="Example: fiberscope demo --out fiberscope-demo")
+@commands.command(epilog="Example: fiberscope demo --out fiberscope-demo")
 @click.option("--out", type=click.Path(file_okay=False), default="fiberscope-demo", show_default=True, metavar="DIR",
               help="Folder for the page, the smaller network and its certificate.")
 @common_options(domain=False)
 def demo(out: str, **options: Any) -> int:
     """Inspect and reduce the bundled digits network, check the result, and write a page about it."""
-    from fiberscope.demo import demo as run
+    from fiberscope.demo import guided_tour as run
 
     begin = time.perf_counter()
     with _progress(options, 1) as progress:
@@ -238,7 +238,7 @@ def demo(out: str, **options: Any) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with the codes of `cli`."""
+    """Run the command line and exit with the codes of `commands`."""
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
 
 
@@ -246,7 +246,7 @@ def run(argv: list[str]) -> int:
     """Run one command and return its exit code; errors are one line on stderr."""
     try:
         with _stop_on_interrupt():
-            code = cli.main(args=argv, prog_name="fiberscope", standalone_mode=False)
+            code = commands.main(args=argv, prog_name="fiberscope", standalone_mode=False)
         return INTERRUPTED if _interrupted else int(code or 0)
     except click.exceptions.Exit as exc:
         return exc.exit_code

@@ -62,7 +62,7 @@ class Tour(Result):
         )
 
 
-def demo(
+def guided_tour(
     folder: str | Path, *, force: bool = False, budget: Budget | float | None = None, progress: Progress | None = None
 ) -> Tour:
     """Run the tour in a folder, which is made if it is missing.

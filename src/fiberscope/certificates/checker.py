@@ -9,7 +9,8 @@ from typing import Any
 from fiberscope.certificates.differences import difference
 from fiberscope.certificates.enclosures import Affine
 from fiberscope.certificates.format import METHODS, Certificate
-from fiberscope.certificates.moves import MOVES, Refusal, State, affine_layers
+from fiberscope.certificates.moves import MOVES, Refusal
+from fiberscope.certificates.state import State, affine_layers
 from fiberscope.domains import Box
 from fiberscope.errors import CertificateError, InputError
 from fiberscope.network import Network

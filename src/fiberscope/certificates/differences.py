@@ -81,7 +81,7 @@ def _capped(gap: FloatArray, ends: Pair, ends2: Pair) -> FloatArray:
 
 
 def _stretched(gap: FloatArray, factor: FloatArray) -> FloatArray:
-    """gap times factor, rounded up unless the factor is 0 or 1; 0 * inf = 0."""
+    """Gap times factor, rounded up unless the factor is 0 or 1; 0 * inf = 0."""
     product = np.where((gap == 0) | (factor == 0)[:, None], 0.0, gap * factor[:, None] * (1 + 2 * EPS) + TINY)
     return np.where((factor == 1)[:, None], gap, product)
 

@@ -1,8 +1,8 @@
 """Enclosures of the checker: intervals, and linear relaxations substituted back to the input.
 
-Everything is float64 with a-priori error terms added outward (Higham, Accuracy and Stability, section 3.1): a dot product
-of n terms is wrong by at most n u / (1 - n u) times the sum of the magnitudes. The factor `_SLACK` and the extra terms
-cover the rounding of weights that are no float64, and of the error terms themselves.
+Everything is float64 with a-priori error terms added outward (Higham, Accuracy and Stability, section 3.1): a dot
+product of n terms is wrong by at most n u / (1 - n u) times the sum of the magnitudes. The factor `_SLACK` and the
+extra terms cover the rounding of weights that are no float64, and of the error terms themselves.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def gamma(n: int) -> float:
 
 
 def times(matrix: npt.NDArray[Any], vector: FloatArray) -> FloatArray:
-    """matrix @ vector for nonnegative entries with 0 * inf = 0; NaN (from overflow) becomes inf."""
+    """Matrix @ vector for nonnegative entries with 0 * inf = 0; NaN (from overflow) becomes inf."""
     matrix = matrix.astype(np.float64, copy=False)
     finite = np.isfinite(vector)
     if finite.all():
@@ -151,7 +151,7 @@ def _kink(activation: Activation) -> tuple[float, float]:
 def _chord(lower: FloatArray, upper: FloatArray, flat: float, steep: float) -> Pair:
     """A line above flat z for z <= 0 and steep z for z >= 0 on [lower, upper], for lower < 0 < upper.
 
-    For any slope, s(z) - slope z is convex, so its largest value is at an end; that value, rounded up, is the intercept.
+    For any slope, s(z) - slope z is convex, so its largest value is at an end; rounded up it is the intercept.
     """
     with np.errstate(all="ignore"):
         slope = (steep * upper - flat * lower) / (upper - lower)
@@ -166,7 +166,7 @@ def _chord(lower: FloatArray, upper: FloatArray, flat: float, steep: float) -> P
 
 @dataclass(eq=False)
 class Snapshot:
-    """A network at one moment of the replay and enclosures of its pre-activations over the box, computed when asked for.
+    """A network at one moment of the replay, with enclosures of its pre-activations computed when asked for.
 
     Args:
         layers: the network.
@@ -224,7 +224,7 @@ class Snapshot:
     def _substitute(
         self, index: int, rows: FloatArray, constants: FloatArray, shares: FloatArray | None
     ) -> FloatArray:
-        """Lower bounds of rows h + constants, h the outputs below layer `index`; the best over all depths of substitution.
+        """Lower bounds of rows h + constants, h the outputs below layer `index`; the best over all depths.
 
         `rows` are nearest floats of exact weights. Invariant: the exact value is at least rows h + constants - error.
         """

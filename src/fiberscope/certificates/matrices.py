@@ -88,6 +88,15 @@ class Matrix:
             out[i, j] = self.entry(i, j)
         return out
 
+    @cached_property
+    def others(self) -> npt.NDArray[np.bool_] | None:
+        """Mask of the entries that no two floats hold, None if there are none."""
+        if not self.values.size:
+            return None
+        out = np.zeros(self.shape, dtype=bool)
+        out[self.rows, self.columns] = True
+        return out
+
     @property
     def inexact(self) -> npt.NDArray[np.bool_]:
         """Mask of the entries that are no float64."""
@@ -174,8 +183,7 @@ class Matrix:
         """
         if self.is_float:
             return Matrix(rationals.rounded(self.near, dtype).astype(np.float64))
-        hard = np.zeros(self.shape, dtype=bool)
-        hard[self.rows, self.columns] = True
+        hard = np.zeros(self.shape, dtype=bool) if self.others is None else self.others.copy()
         if self.tail is not None and np.dtype(dtype) != np.float64:
             # near is rounded first: where it is no value of the dtype, a tail may break a tie the other way
             with np.errstate(over="ignore"):
@@ -265,7 +273,7 @@ def upward(q: Fraction) -> float:
 
 
 def _product(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
-    """Dekker: a b = high + low exactly, with high = fl(a b), wherever the mask holds (one factor zero, or no underflow)."""
+    """Dekker: a b = high + low exactly, with high = fl(a b), where the mask holds (a factor 0, or no underflow)."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         high = a * b
         a1, b1 = (v * 134217729.0 for v in (a, b))
@@ -287,7 +295,7 @@ def _factors(numbers: Sequence[Fraction | int]) -> tuple[FloatArray, npt.NDArray
 
 
 def _proportional(a: FloatArray, b: FloatArray, factors: Sequence[Fraction]) -> npt.NDArray[np.bool_]:
-    """Where a = e b is certain for floats, row k with e = factors[k]: a times its denominator is b times its numerator."""
+    """Where a = e b is certain, row k with e = factors[k]: a times its denominator is b times its numerator."""
     if all(e == 1 for e in factors):
         return np.asarray(a == b)
     (top, sure_top), (bottom, sure_bottom) = (
@@ -304,9 +312,7 @@ def first_unequal(matrix: Matrix, pairs: Sequence[tuple[int, int, Fraction]]) ->
     Floats are compared by error-free products; entries for which that cannot decide go through `Fraction`.
     """
     step = max(1, _CHUNK // max(1, matrix.shape[1]))
-    other = np.zeros(matrix.shape, dtype=bool) if matrix.values.size else None
-    if other is not None:
-        other[matrix.rows, matrix.columns] = True
+    other = matrix.others
     for begin in range(0, len(pairs), step):
         part = pairs[begin : begin + step]
         left, right = (np.array([p[k] for p in part], dtype=np.int64) for k in (0, 1))
@@ -338,10 +344,25 @@ def combined_rows(matrix: Matrix, groups: Sequence[Sequence[tuple[int, Fraction]
     """
     shape = len(groups), matrix.shape[1]
     near, tail, hard = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
-    other = None if not matrix.values.size else np.zeros(matrix.shape, dtype=bool)
-    if other is not None:
-        other[matrix.rows, matrix.columns] = True
-    for depth in range(max(map(len, groups), default=0)):
+    step = max(1, _CHUNK // max(1, shape[1]))
+    for begin in range(0, len(groups), step):
+        part = slice(begin, begin + step)
+        near[part], tail[part], hard[part] = _two_float_sums(matrix, groups[part])
+    entries = {
+        (k, j): sum((q * matrix.entry(i, j) for i, q in groups[k]), Fraction(0))
+        for k, j in np.argwhere(hard).tolist()
+    }
+    return _with_entries(near, tail, entries)
+
+
+def _two_float_sums(
+    matrix: Matrix, groups: Sequence[Sequence[tuple[int, Fraction]]]
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+    """(near, tail, hard): the sums of `combined_rows` are near + tail except where hard."""
+    shape = len(groups), matrix.shape[1]
+    near, tail, hard = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
+    other = matrix.others
+    for depth in range(max(map(len, groups))):
         live = np.array([k for k, group in enumerate(groups) if len(group) > depth], dtype=np.int64)
         index = np.array([groups[k][depth][0] for k in live.tolist()], dtype=np.int64)
         high, low, sure = _scaled(matrix, index, [groups[k][depth][1] for k in live.tolist()])
@@ -352,11 +373,7 @@ def combined_rows(matrix: Matrix, groups: Sequence[Sequence[tuple[int, Fraction]
         hard[live] |= ~(sure & (lost == 0) & (lost2 == 0))  # NaN is not 0
         if other is not None:
             hard[live] |= other[index]
-    hard |= ~np.isfinite(near) | ~np.isfinite(tail)
-    entries = {
-        (k, j): sum((q * matrix.entry(i, j) for i, q in groups[k]), Fraction(0)) for k, j in np.argwhere(hard).tolist()
-    }
-    return _with_entries(near, tail, entries)
+    return near, tail, hard | ~np.isfinite(near) | ~np.isfinite(tail)
 
 
 def _scaled(

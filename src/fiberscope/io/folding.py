@@ -28,6 +28,9 @@ MAX_ENTRIES = 20_000_000
 MAX_RATIONALS = 2_000_000
 """Largest array of `Fraction` objects made by folding."""
 
+MAX_WINDOW = 100_000
+"""Largest window of an average pooling, times its channels."""
+
 _FEW = 4
 
 
@@ -317,13 +320,17 @@ class Window:
         Raises:
             FormatError: if sizes are negative, or the kernel does not fit.
         """
+        if not space:
+            raise FormatError("a window needs at least one spatial axis")
         lengths = (len(self.kernel), len(self.strides), len(self.pads), len(self.dilations))
         if set(lengths) != {len(space)}:
             raise FormatError(f"kernel, strides, pads and dilations have {lengths} axes; the input has {len(space)}")
         if min((*self.kernel, *self.strides, *self.dilations), default=1) < 1:
             raise FormatError("kernel, strides and dilations must be positive")
-        if any(p < 0 or p > MAX_ENTRIES for pair in self.pads for p in pair):
+        if any(p < 0 for pair in self.pads for p in pair):
             raise FormatError(f"pads {self.pads}; expected numbers >= 0")
+        if max((*self.kernel, *self.strides, *self.dilations, *(p for pair in self.pads for p in pair))) > MAX_ENTRIES:
+            raise UnsupportedError(f"kernel, strides, pads and dilations beyond {MAX_ENTRIES:,}")
         out = tuple(
             (n + sum(p) - d * (k - 1) - 1) // s + 1
             for n, k, s, p, d in zip(space, self.kernel, self.strides, self.pads, self.dilations, strict=True)
@@ -331,6 +338,19 @@ class Window:
         if min(out, default=1) < 1:
             raise FormatError(f"kernel {self.kernel} does not fit into an input of size {tuple(space)}")
         return out
+
+    def sources(
+        self, offset: Sequence[int], space: Sequence[int], out_space: Sequence[int]
+    ) -> tuple[IndexArray, IndexArray]:
+        """For one entry of the kernel: the flat output places that see an input, and which flat place they see."""
+        index = np.zeros((1,) * len(space), np.int64)
+        inside = np.ones((1,) * len(space), bool)
+        for axis, (k, n, m) in enumerate(zip(offset, space, out_space, strict=True)):
+            at = np.arange(m) * self.strides[axis] + k * self.dilations[axis] - self.pads[axis][0]
+            at = at.reshape([-1 if a == axis else 1 for a in range(len(space))])
+            index, inside = index * n + at, inside & (at >= 0) & (at < n)
+        seen = np.flatnonzero(np.broadcast_to(inside, tuple(out_space)))
+        return seen, np.broadcast_to(index, tuple(out_space)).reshape(-1)[seen]
 
     def covers(self, space: Sequence[int]) -> bool:
         """Whether the kernel sees the whole input at once, so that the convolution is a matrix product."""
@@ -367,29 +387,31 @@ def convolution(
     outputs = weight.shape[0]
     if groups < 1 or channels % groups or outputs % groups or weight.shape[1] != channels // groups:
         raise FormatError(f"kernel {weight.shape} with {groups} groups does not fit {channels} input channels")
-    places, size = math.prod(out_space), math.prod(shape)
+    places, size, area = math.prod(out_space), math.prod(shape), math.prod(space)
     require_size(outputs * places, size)
-    source = np.pad(np.arange(size).reshape(shape), ((0, 0), *window.pads), constant_values=-1)
     out = np.zeros((outputs, places, size), weight.dtype)
     per_in, per_out = channels // groups, outputs // groups
     for offset in grid(*(range(k) for k in window.kernel)):
-        cut: tuple[Any, ...] = tuple(
-            slice(o * d, o * d + s * (n - 1) + 1, s)
-            for o, d, s, n in zip(offset, window.dilations, window.strides, out_space, strict=True)
-        )
-        for channel in range(channels):
-            place: tuple[Any, ...] = (channel, *cut)
-            columns = source[place].reshape(-1)
-            seen = np.flatnonzero(columns >= 0)
-            group, inner = divmod(channel, per_in)
-            rows = slice(group * per_out, (group + 1) * per_out)
-            kernel: tuple[Any, ...] = (rows, inner, *offset)
-            out[rows, seen, columns[seen]] = weight[kernel][:, None]
+        seen, source = window.sources(offset, space, out_space)
+        if not seen.size:
+            continue
+        for group in range(groups):
+            rows = np.arange(group * per_out, (group + 1) * per_out)
+            inner = np.arange(group * per_in, (group + 1) * per_in)
+            columns = source[:, None] + area * inner
+            kernel: tuple[Any, ...] = (rows, slice(None), *offset)
+            out[rows[:, None, None], seen[:, None], columns] = weight[kernel][:, None, :]
     return out.reshape(outputs * places, size), (outputs, *out_space)
 
 
 def average_pool(shape: Sequence[int], window: Window, *, include_pad: bool = False) -> tuple[Affine, tuple[int, ...]]:
-    """Average pooling as an affine map of the flat input, and its output shape."""
+    """Average pooling as an affine map of the flat input, and its output shape.
+
+    Raises:
+        UnsupportedError: if the window has more than `MAX_WINDOW` entries over all channels.
+    """
+    if shape[0] * math.prod(window.kernel) > MAX_WINDOW:
+        raise UnsupportedError(f"a window {window.kernel} over {shape[0]} channels is too large to unroll")
     kernel = np.ones((shape[0], 1, *window.kernel), np.float32)
     matrix, out_shape = convolution(kernel, shape, window, groups=shape[0])
     counts = (

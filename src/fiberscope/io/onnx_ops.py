@@ -153,7 +153,7 @@ def left_product(call: Call, k: int, flipped: bool) -> None:
     weight = array.T if flipped else array
     vector = len(walk.shape) == 1
     shape = (*walk.shape, 1) if vector else walk.shape
-    if shape[-2] != weight.shape[1]:
+    if len(shape) < 2 or shape[-2] != weight.shape[1]:
         raise FormatError(f"{call.title}: input {walk.shape} does not fit the matrix {array.shape}")
     out = (*shape[:-2], weight.shape[0], *(() if vector else shape[-1:]))
     count, columns = math.prod(shape[:-2]), shape[-1]
@@ -343,12 +343,6 @@ def batch_normalization(call: Call) -> None:
     walk.shift(shift[channel], f"{call.title} is folded")
 
 
-def _average(call: Call, window: Window, *, include_pad: bool = False) -> None:
-    walk = call.walk
-    pooled, shape = folding.average_pool(_image(call), window, include_pad=include_pad)
-    walk.multiply(pooled.weight, (1, *shape), call.at, None, f"{call.title} is unrolled")
-
-
 def average_pool(call: Call) -> None:
     """Means over windows."""
     if call.attributes.get("ceil_mode", 0):
@@ -357,37 +351,44 @@ def average_pool(call: Call) -> None:
     if not kernel:
         raise FormatError(f"{call.title} has no kernel_shape")
     window = _window(call, tuple(kernel), _image(call)[1:])
-    _average(call, window, include_pad=bool(call.attributes.get("count_include_pad", 0)))
+    padded = bool(call.attributes.get("count_include_pad", 0))
+    pooled, shape = folding.average_pool(_image(call), window, include_pad=padded)
+    call.walk.multiply(pooled.weight, (1, *shape), call.at, None, f"{call.title} is unrolled")
 
 
 def global_average_pool(call: Call) -> None:
     """Means over all places."""
-    space = _image(call)[1:]
-    _average(call, Window(space, (1,) * len(space), ((0, 0),) * len(space), (1,) * len(space)))
+    rank = len(_image(call)) + 1
+    _reduce(call, set(range(2, rank)), keep=True, mean=True)
 
 
 def reduce(call: Call) -> None:
     """Sum or mean over axes."""
-    walk, rank = call.walk, len(call.walk.shape)
+    rank = len(call.walk.shape)
     axes = call.integers(1, "axes")
     if not axes:
         axes = [] if call.attributes.get("noop_with_empty_axes", 0) else list(range(rank))
     if any(not -rank <= a < rank for a in axes):
-        raise FormatError(f"{call.title}: axes {axes} of an input {walk.shape}")
-    gone = {a % rank for a in axes}
+        raise FormatError(f"{call.title}: axes {axes} of an input {call.walk.shape}")
+    keep = bool(call.attributes.get("keepdims", 1))
+    _reduce(call, {a % rank for a in axes}, keep=keep, mean=call.node.op_type == "ReduceMean")
+
+
+def _reduce(call: Call, gone: set[int], *, keep: bool, mean: bool) -> None:
+    walk = call.walk
     kept = [1 if a in gone else n for a, n in enumerate(walk.shape)]
     target = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), walk.shape).reshape(-1)
     count = walk.size // math.prod(kept)
-    shape = kept if call.attributes.get("keepdims", 1) else [n for a, n in enumerate(walk.shape) if a not in gone]
+    shape = kept if keep else [n for a, n in enumerate(walk.shape) if a not in gone]
     if count == 1:
         walk.shape = tuple(shape)
         return
     folding.require_size(math.prod(kept), walk.size)
     matrix = np.zeros((math.prod(kept), walk.size), np.float32)
     matrix[target, np.arange(walk.size)] = 1.0
-    walk.multiply(matrix, shape, call.at, None, f"{call.title} is folded")
-    if call.node.op_type == "ReduceMean":
-        walk.scale(folding.reciprocal(np.full(walk.size, float(count))), f"{call.title} is folded")
+    walk.multiply(matrix, shape, call.at, None, f"{call.title} is unrolled")
+    if mean:
+        walk.scale(folding.reciprocal(np.full(walk.size, float(count))), f"{call.title} is unrolled")
 
 
 Operator = Callable[[Call], None]

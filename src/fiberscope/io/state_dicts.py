@@ -177,14 +177,14 @@ def _orders(layers: Sequence[Dense], limit: int = 2) -> list[tuple[Dense, ...]]:
 def parts(found: Inventory) -> dict[str, tuple[Dense, ...]]:
     """The networks in a file by name, each a chain of layers in order.
 
-    Layers of one module make one part. A file of several modules of which at most one has several layers (a body and a
-    head) is one chain when the shapes fit.
+    Layers of one module make one part, or one each where they form no chain. A file of several modules of which at
+    most one has several layers (a body and a head) is one chain when the shapes fit; more would be guessing, since
+    networks beside each other, or residual blocks, can have shapes that fit too.
     """
     groups: dict[str, list[Dense]] = {}
     for layer in found.layers:
         groups.setdefault(layer.group, []).append(layer)
-    blocks = {_NUMBER.sub("#", group) for group in groups}
-    if len(groups) > 1 and (len(blocks) == 1 or sum(len(g) > 1 for g in groups.values()) <= 1):
+    if len(groups) > 1 and sum(len(g) > 1 for g in groups.values()) <= 1:
         try:
             return {WHOLE: arranged(found.layers, ordered=found.ordered)}
         except UnsupportedError:
@@ -195,13 +195,14 @@ def parts(found: Inventory) -> dict[str, tuple[Dense, ...]]:
     for name, group in groups.items():
         try:
             out[name or "(top)"] = arranged(group, ordered=found.ordered)
-        except UnsupportedError:
-            continue
+        except UnsupportedError:  # heads side by side, or a jumble: each layer for itself
+            if len(group) == len(found.layers):
+                raise
+            out.update({layer.stem or layer.weight_name: (layer,) for layer in group})
     try:
         out[WHOLE] = arranged(found.layers, ordered=found.ordered)
     except UnsupportedError:
-        if not out:
-            raise
+        pass
     return out
 
 

@@ -18,6 +18,7 @@ _TALL = 16  # neurons in one column of a block
 _PITCH, _RADIUS = 29, 11
 _BAND = 46
 _TOP = 16
+_WIDE = 680  # wider drawings want the full width of the page
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,16 @@ def network_drawing(view: View) -> Markup:
         groups = [g for g in view.groups if g.layer == column.layer]
         body += _neurons(column, groups) if column.spots else _band(column, groups)
         body.append(_caption(column, height, len(columns) - 2, groups))
-    look = "net wide" if width > 620 else "net mid" if len(columns) > 4 else "net"
+    look = "net wide" if width > _WIDE else "net mid" if len(columns) > 4 else "net"
     return el(
         "svg", body, class_=look, width=round(width), height=round(height + 44),
         viewBox=f"0 0 {width:.0f} {height + 44:.0f}", role="img", aria_label=_description(view),
     )  # fmt: skip
+
+
+def wants_width(view: View) -> bool:
+    """Whether the drawing is too wide for half of the page."""
+    return _columns(view.widths)[1] > _WIDE
 
 
 def _description(view: View) -> str:

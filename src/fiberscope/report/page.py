@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -135,9 +136,8 @@ def _index(views: Sequence[View]) -> Markup:
 
 def _result(view: View, total: int) -> Markup:
     cards = [_other(view)] if view.kind == "other" else []
-    for left, right in _LAYOUT:
-        made = [[c for part in side if (c := part(view))] for side in (left, right)]
-        cards += _rows(made[0], made[1])
+    for band in _LAYOUT:
+        cards += _rows([c for part in band if (c := part(view))])
     back = el("p", el("a", "Back to the index", href="#results"), class_="back") if total > 1 else None
     return el(
         "article", _identity(view), sections.tiles(view), el("div", cards, class_="cards"),
@@ -146,26 +146,26 @@ def _result(view: View, total: int) -> Markup:
 
 
 _LAYOUT = (
-    ((sections.findings, sections.network), (sections.reduction, dynamics.training, dynamics.fiber, dynamics.balance)),
-    ((sections.layers,), ()),
-    ((sections.scope,), (sections.small_print,)),
+    (sections.findings, sections.reduction, sections.network, dynamics.training, dynamics.fiber, dynamics.balance),
+    (sections.layers,),
+    (sections.scope, sections.small_print),
 )
-"""Left and right column of each band of the page; cards that want the full width follow their band."""
+"""Bands of the page. A band has two columns; cards that want the full width follow it."""
 
 
-def _rows(left: Sequence[Card], right: Sequence[Card]) -> list[Markup]:
-    """Two stacks side by side, then the wide cards; a single stack is cut in two where there is more than one card."""
-    sides = [[c.markup for c in side if not c.wide] for side in (left, right)]
-    wide = [c.markup for c in (*left, *right) if c.wide]
-    if len(sides[0]) == 1 and len(sides[1]) > 2:
-        sides = [[sides[0][0], sides[1].pop(1)], sides[1]]
-    if not all(sides):
-        both = sides[0] + sides[1]
-        half = (len(both) + 1) // 2
-        sides = [both[:half], both[half:]]
-    stacks = [el("div", side, class_="stack") for side in sides if side]
+def _rows(band: Sequence[Card]) -> list[Markup]:
+    """The first two cards side by side, the others below them so that the columns end close together."""
+    narrow = [c for c in band if not c.wide]
+    best = min(
+        itertools.product((0, 1), repeat=max(0, len(narrow) - 2)),
+        key=lambda sides: abs(sum(c.height * (1, -1)[s] for c, s in zip(narrow, (0, 1, *sides), strict=False))),
+    )
+    columns: tuple[list[Markup], list[Markup]] = ([], [])
+    for found, side in zip(narrow, (0, 1, *best), strict=False):
+        columns[side].append(found.markup)
+    stacks = [el("div", column, class_="stack") for column in columns if column]
     look = "stacks" if len(stacks) == 2 else "stacks one"
-    return ([el("div", stacks, class_=look)] if stacks else []) + wide
+    return [el("div", stacks, class_=look)] * bool(stacks) + [c.markup for c in band if c.wide]
 
 
 def _other(view: View) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,14 @@ class Card:
 
     markup: Markup
     wide: bool = False
+
+    @property
+    def height(self) -> float:
+        """A guess in lines of text, to balance columns."""
+        drawings = sum(int(h) for h in re.findall(r'<svg class="(?:net|lattice)[^>]* height="(\d+)"', self.markup)) / 20
+        plots = 9 * self.markup.count('class="plot"')
+        words = len(re.sub(r"<table.*?</table>|<[^>]*>", "", self.markup, flags=re.DOTALL)) / 48
+        return 4 + 1.8 * min(self.markup.count("<tr"), 14) + drawings + plots + words + 0.6 * self.markup.count("<li")
 
 
 def card(title: str, *body: Child, lead: Child = None, wide: bool = False, anchor: str | None = None) -> Card:

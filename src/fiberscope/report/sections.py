@@ -10,6 +10,7 @@ from fiberscope.report.data import KINDS, Data, Group, View, listing, mapping, r
 from fiberscope.report.figures import removal_bar
 from fiberscope.report.markup import Child, Markup, count, el, pretty, real
 from fiberscope.report.parts import Card, bullets, card, change, chip, figure, mark, pairs, table, widths_text
+from fiberscope.theorems import THEOREMS
 
 _LEVELS = {"redundant": ("−", "removable"), "caution": ("!", "caution"), "note": ("·", "note")}
 _SHOWN = 32  # members written out per row
@@ -63,7 +64,7 @@ def network(view: View) -> Card | None:
     if max(view.widths) > 64:
         lead += "Wide layers are drawn as bands, in proportion. "
     drawn = figure(drawing.network_drawing(view), "Network drawing, scrollable")
-    wide = len(view.widths) > 6
+    wide = drawing.wants_width(view)
     title = "Network and its classes" if view.groups else "Network"
     return card(
         title,
@@ -179,7 +180,8 @@ def _rounding(rounding: Data) -> Child:
     if not bound:
         return f"rounded to {dtype}"
     slope = f" + {real(bound.get('slope'), 2)}·max|x|" if bound.get("slope") else ""
-    return [f"rounded to {dtype}, outputs change by at most {real(bound.get('constant'), 2)}{slope} ", chip("INTERVAL")]
+    change_of = f"outputs change by at most {real(bound.get('constant'), 2)}{slope}"
+    return [f"rounded to {dtype} ", chip("INTERVAL"), el("span", change_of, class_="why")]
 
 
 def _bars(view: View, limit: int = 48) -> Markup | None:
@@ -283,7 +285,7 @@ def small_print(view: View) -> Card | None:
     used = dict.fromkeys(
         str(t) for t in [*listing(view.data.get("theorems")), *listing(view.reduction.get("theorems"))]
     )
-    theorems = [el("span", key, class_="tag") for key in used]
+    theorems = [_theorem(key) for key in used]
     blocks: list[tuple[str, Iterable[Child], str | None]] = [
         ("Skipped", skipped, None), ("Assumed", assumed, "checks"), ("Limits", limits, None),
         ("Notes on the file", notes, None),
@@ -293,7 +295,7 @@ def small_print(view: View) -> Card | None:
         if made or title in ("Skipped", "Limits"):
             parts += [el("h4", title), bullets(made, look) if made else el("p", "nothing", class_="small")]
     if theorems:
-        parts += [el("h4", "Rests on"), el("p", theorems, class_="tags")]
+        parts += [el("h4", "Rests on"), el("ul", theorems, class_="theorems")]
     return card("Skipped, assumed, not said", parts, anchor=view.anchor("limits")) if parts else None
 
 
@@ -302,3 +304,13 @@ def _assumption(value: object) -> Child:
     if not row:
         return str(value)
     return [mark(row.get("holds") if row.get("checked", True) else None), " ", pretty(row.get("statement", ""))]
+
+
+def _theorem(key: str) -> Markup:
+    """A theorem by name, opening to its statement; an unknown key as it is."""
+    known = THEOREMS.get(key)
+    if known is None:
+        return el("li", el("code", key))
+    needs = el("p", "Needs: ", pretty("; ".join(known.hypotheses)), ".", class_="small") if known.hypotheses else None
+    note = el("p", pretty(known.note), class_="small") if known.note else None
+    return el("li", el("details", el("summary", known.name), el("p", pretty(known.statement)), needs, note))

@@ -1,0 +1,258 @@
+"""Every row of the activation table: its claims against its own function."""
+
+import math
+from fractions import Fraction
+
+import flint
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fiberscope import balls
+from fiberscope.activations import Activation, activation, names
+from fiberscope.errors import UnsupportedError
+
+F = Fraction
+ROWS = [activation(name) for name in names() if name != "polynomial"] + [
+    activation("leaky_relu", 0.2), activation("leaky_relu", F(1, 3)), activation("clip", -2, 0.5), activation("elu", 0.5),
+    activation("polynomial", 1, -2, 0, 3), activation("polynomial", 0, 0, 0, 1), activation("polynomial", 2, 0, -1),
+]  # fmt: skip
+each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
+reals = st.floats(-30, 30)
+
+
+def test_the_table_has_all_rows():
+    assert set(names()) == {
+        "abs", "clip", "cos", "elu", "erf", "gaussian", "gelu", "gelu_tanh", "hard_tanh", "identity", "leaky_relu",
+        "polynomial", "relu", "sigmoid", "silu", "sin", "softplus", "square", "tanh",
+    }  # fmt: skip
+
+
+CLOSED = {
+    "relu": lambda z: max(0, z), "tanh": math.tanh, "sigmoid": lambda z: 1 / (1 + math.exp(-z)),
+    "softplus": lambda z: math.log1p(math.exp(z)), "gelu": lambda z: z * (1 + math.erf(z / math.sqrt(2))) / 2,
+    "gelu_tanh": lambda z: z * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))) / 2,
+    "silu": lambda z: z / (1 + math.exp(-z)), "erf": math.erf, "sin": math.sin, "cos": math.cos, "abs": abs,
+    "gaussian": lambda z: math.exp(-z * z), "square": lambda z: z * z, "identity": lambda z: z,
+    "elu": lambda z: z if z > 0 else math.exp(z) - 1, "hard_tanh": lambda z: min(max(z, -1), 1),
+    "clip": lambda z: min(max(z, 0), 6), "leaky_relu": lambda z: z if z > 0 else z / 100,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_values_against_the_textbook(name):
+    z = np.linspace(-9, 9, 61)
+    np.testing.assert_allclose(activation(name)(z), [CLOSED[name](v) for v in z.tolist()], rtol=1e-12, atol=1e-14)
+
+
+@each
+def test_dtype_is_kept(row):
+    for dtype in (np.float32, np.float64):
+        z = np.array([-2.0, 0.0, 0.5], dtype)
+        assert row(z).dtype == dtype and row.derivative(z).dtype == dtype
+
+
+@each
+def test_extreme_inputs_give_no_nan_and_no_warning(row):
+    if row.name in ("square", "polynomial", "sin", "cos"):
+        return
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        z = np.array([-700.0, -60.0, 60.0, 700.0])
+        if row.name in ("gaussian", "gelu", "gelu_tanh", "erf"):
+            z = np.clip(z, -20, 20)
+        assert np.isfinite(row(z)).all()
+
+
+@each
+@given(z=st.floats(-8, 8))
+@settings(max_examples=40)
+def test_derivative_is_the_difference_quotient(row, z):
+    if row.pieces is not None and any(p.hi is not None and abs(z - float(p.hi)) < 1e-3 for p in row.pieces):
+        return
+    if row.name == "elu" and abs(z) < 1e-3:
+        return
+    h = 1e-5
+    quotient = (row(np.array([z + h])) - row(np.array([z - h])))[0] / (2 * h)
+    assert row.derivative(np.array([z]))[0] == pytest.approx(quotient, rel=1e-6, abs=1e-6)
+
+
+@each
+@given(z=reals)
+@settings(max_examples=40)
+def test_parity(row, z):
+    plus, minus = row(np.array([z]))[0], row(np.array([-z]))[0]
+    if row.parity == "odd":
+        assert minus == pytest.approx(-plus, rel=1e-12, abs=1e-300)
+    if row.parity == "even":
+        assert minus == pytest.approx(plus, rel=1e-12, abs=1e-300)
+
+
+def test_parity_is_claimed_where_it_holds():
+    z = np.linspace(0.1, 7, 40)
+    for row in ROWS:
+        odd = np.allclose(row(-z), -row(z), atol=1e-12)
+        even = np.allclose(row(-z), row(z), atol=1e-12)
+        assert row.parity == ("odd" if odd else "even" if even else None), row.label
+
+
+def test_homogeneity_is_claimed_where_it_holds():
+    z = np.array([-3.0, -1.0, -0.1, 0.2, 1.5, 4.0])
+    for row in ROWS:
+        found = [k for k in (1, 2, 3) if all(np.allclose(row(t * z), t**k * row(z), rtol=1e-9, atol=1e-12) for t in (0.5, 3.0))]
+        assert row.homogeneity == (found[0] if found else None), row.label
+
+
+@each
+@given(q=st.fractions(-5, 5, max_denominator=64))
+@settings(max_examples=40)
+def test_exact_values(row, q):
+    value = row.value(q)
+    if row.exact_over_q:
+        assert isinstance(value, Fraction)
+    if value is not None:
+        assert float(value) == pytest.approx(row(np.array([float(q)]))[0], rel=1e-9, abs=1e-9)
+
+
+def test_rational_values_at_zero():
+    assert activation("sigmoid").value(F(0)) == F(1, 2) and activation("cos").value(F(0)) == 1
+    assert activation("tanh").value(F(1)) is None and activation("softplus").value(F(0)) is None
+    assert activation("elu").value(F(3, 2)) == F(3, 2) and activation("elu").value(F(-1)) is None
+
+
+@each
+def test_pieces_cover_the_line_and_agree(row):
+    if row.pieces is None:
+        return
+    assert row.pieces[0].lo is None and row.pieces[-1].hi is None
+    for left, right in zip(row.pieces, row.pieces[1:], strict=False):
+        assert left.hi == right.lo
+        assert left.slope * left.hi + left.intercept == right.slope * left.hi + right.intercept
+    for z in np.linspace(-9, 9, 37).tolist():
+        piece = row.piece_on(z, z)
+        assert float(piece.slope * F(z) + piece.intercept) == pytest.approx(row(np.array([z]))[0], abs=1e-12)
+
+
+def exact_ball(row, z):
+    """A tight ball around s(z) for checking, from the closed forms in ball arithmetic."""
+    x = flint.arb(z)
+    table = {
+        "tanh": lambda: x.tanh(), "erf": lambda: x.erf(), "sin": lambda: x.sin(), "cos": lambda: x.cos(),
+        "sigmoid": lambda: 1 / (1 + (-x).exp()), "softplus": lambda: x.exp().log1p(), "silu": lambda: x / (1 + (-x).exp()),
+        "gelu": lambda: x * (1 + (x / flint.arb(2).sqrt()).erf()) / 2, "gaussian": lambda: (-x * x).exp(),
+        "gelu_tanh": lambda: x * (1 + ((2 / flint.arb.pi()).sqrt() * (x + x**3 * 44715 / 1000000)).tanh()) / 2,
+        "elu": lambda: x if z >= 0 else x.expm1() * row.parameters[0].numerator / row.parameters[0].denominator,
+    }  # fmt: skip
+    if row.name in table:
+        return table[row.name]()
+    value = row.value(F(z))
+    return flint.arb(value.numerator) / value.denominator
+
+
+@each
+@given(a=reals, b=reals, t=st.floats(0, 1))
+@settings(max_examples=60)
+def test_enclosures_are_sound_and_tight(row, a, b, t):
+    lo, hi = min(a, b), max(a, b)
+    low, high = (v[0] for v in row.enclose(np.array([lo]), np.array([hi])))
+    with flint.ctx.workprec(200):
+        for z in (lo, hi, min(max(lo + t * (hi - lo), lo), hi)):
+            value = exact_ball(row, z)
+            assert not value < flint.arb(low) and not value > flint.arb(high)
+    grid = row(np.linspace(lo, hi, 400))
+    scale = 1e-9 + 1e-9 * np.abs(grid).max()
+    slack = scale + 2e-2 * (grid.max() - grid.min()) + (hi - lo) ** 2 * 0.02 * (row.name in ("sin", "cos"))
+    assert low >= grid.min() - slack and high <= grid.max() + slack
+
+
+@each
+def test_infinite_ends(row):
+    low, high = (v[0] for v in row.enclose(np.array([-np.inf]), np.array([np.inf])))
+    grid = row(np.linspace(-40, 40, 4001))
+    assert low <= grid.min() + 1e-12 and high >= grid.max() - 1e-12
+    assert row.range_[0] <= low + 1e-2 and row.range_[1] >= high - 1e-2
+
+
+@pytest.mark.parametrize("name", ["relu", "abs", "identity", "hard_tanh"])
+def test_dyadic_pieces_enclose_exactly(name):
+    low, high = activation(name).enclose(np.array([-0.75]), np.array([0.5]))
+    expected = {"relu": (0, 0.5), "abs": (0, 0.75), "identity": (-0.75, 0.5), "hard_tanh": (-0.75, 0.5)}[name]
+    if name == "hard_tanh":
+        assert low[0] == expected[0] and high[0] == expected[1]
+    assert (low[0], high[0]) == expected
+
+
+@each
+@given(a=st.floats(-50, 50), b=st.floats(-50, 50))
+@settings(max_examples=60)
+def test_lipschitz_constants_bound_slopes(row, a, b):
+    if a == b or not math.isfinite(row.lipschitz):
+        return
+    gap = abs(float(row(np.array([a]))[0]) - float(row(np.array([b]))[0]))
+    assert gap <= row.lipschitz * abs(a - b) * (1 + 1e-9) + 1e-12
+
+
+@each
+def test_lipschitz_monotone_range_zeros_and_critical_points(row):
+    z = np.linspace(-12, 12, 24001)
+    values, slopes = row(z), row.derivative(z)
+    if math.isfinite(row.lipschitz):
+        assert row.lipschitz >= np.abs(slopes).max() - 1e-9
+        assert row.lipschitz <= np.abs(slopes).max() * 1.01 + 1e-9
+    assert row.monotone == bool((np.diff(values) >= -1e-15).all())
+    assert values.min() >= row.range_[0] - 1e-12 and values.max() <= row.range_[1] + 1e-12
+    for point in row.zeros or ():
+        assert abs(row(np.array([point]))[0]) < 1e-12
+    for point in row.critical_points or ():
+        assert abs(row.derivative(np.array([point]))[0]) < 1e-8
+    if row.analytic and row.critical_points is not None and row.name not in ("gaussian", "sigmoid", "softplus"):
+        inner = np.abs(z) < 3
+        changes = int((np.diff(np.sign(slopes[inner])) != 0).sum())
+        assert (changes > 0) == bool(row.critical_points) or row.homogeneity == 3
+
+
+@pytest.mark.parametrize(("name", "guess"), [("gelu", -0.75179), ("silu", -1.27846), ("gelu_tanh", -0.75246)])
+def test_critical_points_are_bracketed(name, guess):
+    row = activation(name)
+    point = row.critical_points[0]
+    assert point == pytest.approx(guess, abs=1e-5)
+    low, high = row.enclose(np.array([-20.0]), np.array([0.0]))
+    assert low[0] <= row(np.array([point]))[0] <= low[0] + 1e-14
+    for side in (point - 1e-6, point + 1e-6):
+        assert row(np.array([side]))[0] > low[0]
+
+
+def test_analytic_flags():
+    kinked = {"relu", "leaky_relu", "hard_tanh", "clip", "abs", "elu"}
+    for row in ROWS:
+        assert row.analytic == (row.name not in kinked)
+
+
+def test_lookup_and_specs():
+    assert activation("ReLU") is not None and activation("LeakyReLU", 0.1).parameters == (F(0.1),)
+    assert activation("swish").name == "silu" and activation("tansig").name == "tanh"
+    for row in ROWS:
+        back = Activation.from_spec(row.spec)
+        assert back == row and hash(back) == hash(row)
+    assert activation("leaky_relu", 0.1) != activation("leaky_relu", 0.2)
+    with pytest.raises(UnsupportedError, match="did you mean 'relu'"):
+        activation("rleu")
+    with pytest.raises(UnsupportedError, match="does not take 2"):
+        activation("tanh", 1, 2)
+    with pytest.raises(UnsupportedError, match="low <= high"):
+        activation("clip", 2, 1)
+    with pytest.raises(UnsupportedError, match="alpha > 0"):
+        activation("elu", -1)
+
+
+def test_ball_evaluation_is_one_unit_wide():
+    low, high = balls.evaluate(lambda x: x.exp(), 1.0)
+    assert low < high and low <= math.e <= high and high - low <= 4 * np.spacing(math.e)
+    assert balls.evaluate(lambda x: x.tanh(), 0.0) == (0.0, 0.0)
+
+
+def test_real_roots_of_multiple_and_irrational_roots():
+    (a, b), (c, d) = balls.real_roots([F(-2), F(0), F(1)])
+    assert a < -math.sqrt(2) < b and c < math.sqrt(2) < d and d - c < 1e-14
+    assert balls.real_roots([F(1), F(2), F(1)]) == ((-1.0, -1.0),)
+    assert balls.real_roots([F(1), F(0), F(1)]) == () and balls.real_roots([F(0)]) is None
