@@ -68,12 +68,7 @@ def theorem_page() -> list[str]:
             out += ["Hypotheses:", "", *(f"* {text}" for text in theorem.hypotheses), ""]
         if theorem.note:
             out += [theorem.note, ""]
-        out += [
-            "| key | used by | tested by |",
-            "|---|---|---|",
-            f"| `{key}` | {code(claim['functions'])} | {code(claim['tests'])} |",
-            "",
-        ]
+        out += [f"* Key: `{key}`", f"* Used by: {code(claim['functions'])}", f"* Tested by: {code(claim['tests'])}", ""]
         if theorem.references:
             out += [
                 "References: " + ", ".join(f"[{r}](#ref-{r.lower()})" for r in theorem.references) + ".",

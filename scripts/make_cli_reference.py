@@ -43,7 +43,13 @@ def page() -> str:
 def block(name: str, command: click.Command, parent: click.Context | None) -> str:
     """One help text, set 100 columns wide whatever the terminal."""
     context = command.context_class(
-        command, parent=parent, info_name=name, terminal_width=100, max_content_width=100, color=False
+        command,
+        parent=parent,
+        info_name=name,
+        terminal_width=100,
+        max_content_width=100,
+        color=False,
+        **command.context_settings,
     )
     text = "\n".join(line.rstrip() for line in click.unstyle(command.get_help(context)).splitlines())
     return f"```text\n{text}\n```\n"

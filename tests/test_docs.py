@@ -15,10 +15,10 @@ from pathlib import Path
 
 import click
 import pytest
-from fiberscope.theorems import REFERENCES, THEOREMS
 
 import fiberscope
 from fiberscope import cli
+from fiberscope.theorems import REFERENCES, THEOREMS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -114,10 +114,11 @@ def test_pages_name_no_private_place() -> None:
         assert not re.search(r"(?<![\w.])/(work|tmp|root|home)/", page.read_text(encoding="utf-8")), page
 
 
-def test_cli_reference_is_fresh() -> None:
+@pytest.mark.parametrize("script", ["make_cli_reference.py", "refresh_readme.py"])
+def test_generated_text_is_fresh(script: str) -> None:
     clean = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    script = ROOT / "scripts" / "make_cli_reference.py"
-    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, env=clean)
+    command = [sys.executable, ROOT / "scripts" / script, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean)
     assert done.returncode == 0, done.stderr
 
 

@@ -45,7 +45,10 @@ def test_trees_that_are_no_network():
     for tree, words in (
         ({"params": {"Conv_0": {"kernel": np.ones((3, 3, 1, 8))}}}, "convolution"),
         ({"params": {"a": {"b": np.ones(3)}}}, r"saw a/b \(3,\)"),
-        ({"params": {"BatchNorm_0": {"scale": np.ones(3)}, "Dense_0": {"kernel": np.ones((3, 3))}}}, "normalisation layer"),
+        (
+            {"params": {"BatchNorm_0": {"scale": np.ones(3)}, "Dense_0": {"kernel": np.ones((3, 3))}}},
+            "normalisation layer",
+        ),
         (deep, "nested too deeply"),
     ):
         with pytest.raises(InputError, match=words):

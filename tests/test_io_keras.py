@@ -32,8 +32,14 @@ def layer(kind, **config):
 
 def batch_norm(name, n):
     config = {"name": name, "axis": [1], "epsilon": 0.001, "center": True, "scale": False}
-    values = {"beta": RNG.standard_normal(n), "moving_mean": RNG.standard_normal(n), "moving_variance": RNG.uniform(1, 2, n)}
-    return {"class_name": "BatchNormalization", "config": config}, {f"{name}/{k}:0": v.astype("f4") for k, v in values.items()}
+    values = {
+        "beta": RNG.standard_normal(n),
+        "moving_mean": RNG.standard_normal(n),
+        "moving_variance": RNG.uniform(1, 2, n),
+    }
+    return {"class_name": "BatchNormalization", "config": config}, {
+        f"{name}/{k}:0": v.astype("f4") for k, v in values.items()
+    }
 
 
 def model(path, *rows, shape=(3,), kind="Sequential", attribute=None):
@@ -283,8 +289,14 @@ def loop(file):
         (lambda f: f.attrs.__setitem__("model_config", "{"), "no valid JSON"),
         (lambda f: f.attrs.__setitem__("model_config", "[]"), "malformed"),
         (lambda f: f.attrs.__setitem__("model_config", '{"class_name": "MyModel"}'), "'MyModel' model"),
-        (lambda f: f.attrs.__setitem__("model_config", '{"class_name": "Sequential", "config": [3]}'), "malformed layer"),
-        (lambda f: f.attrs.__setitem__("model_config", '{"class_name": "Sequential", "config": []}'), "no affine layer"),
+        (
+            lambda f: f.attrs.__setitem__("model_config", '{"class_name": "Sequential", "config": [3]}'),
+            "malformed layer",
+        ),
+        (
+            lambda f: f.attrs.__setitem__("model_config", '{"class_name": "Sequential", "config": []}'),
+            "no affine layer",
+        ),
     ],
 )
 def test_files_that_lie_are_refused(tmp_path, change, words):
@@ -307,7 +319,7 @@ def test_real_files(shared):
         assert net.source.parameter_count == net.parameter_count
         assert net.folded == ()
         with h5py.File(path) as file:
-            count = []
-            file["model_weights"].visititems(lambda _, o: count.append(o.size) if isinstance(o, h5py.Dataset) else None)
-        assert net.source.parameter_count == sum(count)
+            sizes = {}
+            file["model_weights"].visititems(lambda name, item, out=sizes: out.update({name: getattr(item, "size", 0)}))
+        assert net.source.parameter_count == sum(sizes.values())
     assert len(files) >= 12

@@ -24,7 +24,9 @@ def packed(header, data=b"") -> bytes:
 @given(st.lists(st.fractions(), min_size=6, max_size=6))
 def test_rational_networks_are_kept_exactly(tmp_path_factory, numbers):
     w = np.array(numbers[:4], dtype=object).reshape(2, 2)
-    net = Network.from_arrays((w, numbers[4:]), ([[Fraction(1, 3), 0.5]], [0.0]), activation=activation("elu", 0.3), head="argmax")
+    net = Network.from_arrays(
+        (w, numbers[4:]), ([[Fraction(1, 3), 0.5]], [0.0]), activation=activation("elu", 0.3), head="argmax"
+    )
     path = tmp_path_factory.mktemp("q") / "a.safetensors"
     save(net, path)
     again = load(path)

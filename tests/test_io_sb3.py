@@ -131,7 +131,12 @@ def test_ars_squashes_continuous_actions(tmp_path):
 
 
 def test_actors_and_critics(tmp_path):
-    td3 = linear("actor.mu.0", 3, 4) | linear("actor.mu.2", 4, 1) | linear("critic.qf0.0", 4, 5) | linear("critic.qf0.2", 5, 1)
+    td3 = (
+        linear("actor.mu.0", 3, 4)
+        | linear("actor.mu.2", 4, 1)
+        | linear("critic.qf0.0", 4, 5)
+        | linear("critic.qf0.2", 5, 1)
+    )
     path = model(tmp_path / "a.zip", td3)
     assert load(path, part="actor").layers[-1].activation.name == "tanh"
     assert load(path, part="critic_qf0").architecture == "4-5-1 relu"

@@ -56,7 +56,9 @@ def test_kernels_are_transposed():
 
 
 def test_several_networks_are_parts():
-    both = tensors(("actor.0", 4, 8), ("actor.2", 8, 4), ("critic.0", 4, 8), ("critic.2", 8, 1)) | {"log_std": np.zeros(4)}
+    both = tensors(("actor.0", 4, 8), ("actor.2", 8, 4), ("critic.0", 4, 8), ("critic.2", 8, 1)) | {
+        "log_std": np.zeros(4)
+    }
     # actor's 4 outputs would fit into the critic; that must not make them one chain silently
     with pytest.raises(InputError, match=r"holds 3 networks: actor, critic, all; choose one with --part NAME"):
         load(both, activation="relu")
@@ -120,7 +122,9 @@ def test_activations_from_words(given, labels):
     assert [row.label.replace(" ", "") for row in activations_for(3, given)] == labels
 
 
-@pytest.mark.parametrize("given", ["a,b,c", "relu,relu,relu,relu", "leaky_relu(x)", "leaky_relu(1e999999)", "leaky_relu(1/0)", ""])
+@pytest.mark.parametrize(
+    "given", ["a,b,c", "relu,relu,relu,relu", "leaky_relu(x)", "leaky_relu(1e999999)", "leaky_relu(1/0)", ""]
+)
 def test_activations_that_do_not_fit_are_refused(given):
     with pytest.raises(InputError):
         activations_for(3, given)

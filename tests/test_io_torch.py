@@ -125,7 +125,9 @@ def test_code_in_a_pickle_is_named_and_not_executed(tmp_path, zipped, monkeypatc
     data = bytes_of({"0.weight": torch.ones(1, 1), "x": Evil()}, _use_new_zipfile_serialization=zipped)
     monkeypatch.setattr(os, "system", lambda *a: calls.append(a))
     (tmp_path / "a.pt").write_bytes(data)
-    with pytest.raises(InputError, match=r"the pickle asks for (posix|nt)\.system; nothing was executed; save with torch\.save"):
+    with pytest.raises(
+        InputError, match=r"the pickle asks for (posix|nt)\.system; nothing was executed; save with torch\.save"
+    ):
         load(tmp_path / "a.pt")
     assert calls == []
 
@@ -170,14 +172,23 @@ def tensor(size, stride, offset=0, count=6):
 
 @pytest.mark.parametrize(
     ("size", "stride", "offset"),
-    [((7,), (1,), 0), ((2, 3), (4, 1), 0), ((3,), (2,), 2), ((1,), (1,), 6), ((2,), (1 << 47,), 0), ((100, 6), (0, 1), 0)],
+    [
+        ((7,), (1,), 0),
+        ((2, 3), (4, 1), 0),
+        ((3,), (2,), 2),
+        ((1,), (1,), 6),
+        ((2,), (1 << 47,), 0),
+        ((100, 6), (0, 1), 0),
+    ],
 )
 def test_views_outside_their_storage_are_refused(size, stride, offset):
     with pytest.raises(InputError, match="reaches outside its storage"):
         tensor(size, stride, offset)
 
 
-@pytest.mark.parametrize(("size", "stride"), [((-1,), (1,)), ((2,), (-1,)), ((2, 3), (1,)), ((True,), (1,)), ((1.0,), (1,))])
+@pytest.mark.parametrize(
+    ("size", "stride"), [((-1,), (1,)), ((2,), (-1,)), ((2, 3), (1,)), ((True,), (1,)), ((1.0,), (1,))]
+)
 def test_sizes_that_are_no_counts_are_refused(size, stride):
     with pytest.raises(InputError, match="no numbers >= 0"):
         tensor(size, stride)
@@ -229,7 +240,9 @@ def test_tuples_are_no_keys():
 
 
 def test_shared_containers_are_not_walked_for_ever():
-    deep = b"]" + b"".join(b"q" + bytes([k]) + b"]q" + bytes([k + 100]) + b"h" + bytes([k]) + b"ah" + bytes([k]) + b"a" for k in range(60))
+    deep = b"]" + b"".join(
+        b"q" + bytes([k]) + b"]q" + bytes([k + 100]) + b"h" + bytes([k]) + b"ah" + bytes([k]) + b"a" for k in range(60)
+    )
     value = loads(b"\x80\x02(" + deep + b"t.")[0]
     with pytest.raises(InputError, match="nested too deeply"):
         flatten([value, [[[value]]]])
@@ -322,6 +335,13 @@ def test_activation_modules(name):
     assert load(to_torch(net)).same_as(net)
 
 
+def test_the_threshold_of_softplus_is_said():
+    for model in (nn.Sequential(nn.Linear(1, 2), nn.Softplus(), nn.Linear(2, 1)),):
+        assert "within 2.1e-9" in load(model).source.approximations[0]
+    with pytest.raises(UnsupportedError, match="beta 2"):
+        load(nn.Sequential(nn.Linear(1, 1), nn.Softplus(beta=2)))
+
+
 def test_a_slope_is_the_float32_that_torch_computes_with():
     net = load(nn.Sequential(nn.Linear(1, 1), nn.LeakyReLU(0.1)))
     assert net.layers[0].activation.parameters == (Fraction(float(np.float32(0.1))),)
@@ -377,7 +397,9 @@ def test_modules_that_are_no_chain_are_named(model, words):
 
 
 def test_parts_of_a_module_and_state_dicts_in_memory():
-    model = nn.ModuleDict({"actor": nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), "critic": nn.Linear(2, 1)})
+    model = nn.ModuleDict(
+        {"actor": nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)), "critic": nn.Linear(2, 1)}
+    )
     net = load(model, part="actor")
     agree(model["actor"], net, 2)
     with pytest.raises(InputError, match="it has actor, critic"):

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fiberscope import rationals
+from fiberscope.activations import activation
 from fiberscope.certificates import check
 from fiberscope.domains import Box
 from fiberscope.errors import InputError, ScopeError
-from fiberscope.network import Network
+from fiberscope.network import Frame, Layer, Network
 from fiberscope.reduction import reduce
 from fiberscope.results import Answer
 
@@ -237,3 +239,27 @@ def test_zero_budget_still_returns_a_proved_result():
     small = reduce(planted(rng, (3, 5, 4, 2), "relu", 3), "[-1,1]", budget=0)
     assert check(small.certificate, small.original, small.network).answer is Answer.YES
     assert any("time" in text for text in small.limits)
+
+
+def test_folded_normalisation_is_rounded_in_the_files_own_numbers():
+    frames = Frame.of(3, 2, before=([Fraction(1, 3), Fraction(1, 7)], [0, 1])), Frame.of(2, 3, after=([3, 7], [1, 0]))
+    own = (
+        (np.array([[1, 2], [3, 6], [1, -1]], np.float32), np.array([1, 3, 0], np.float32)),
+        (np.array([[0.1, 0.7, 1], [0.3, 0.1, 2]], np.float32), np.zeros(2, np.float32)),
+    )
+    relu, identity = activation("relu"), activation("identity")
+    net = Network((
+        Layer(*frames[0].folded(*own[0]), relu, "in", folded=("normalisation",), frame=frames[0]),
+        Layer(*frames[1].folded(*own[1]), identity, "out", folded=("normalisation",), frame=frames[1]),
+    ))  # fmt: skip
+    small = reduce(net, "[-1,1]", dtype=np.float32)
+    assert small.saved == 2 and small.rounding.kind == "rounded"
+    for layer in small.network.layers:
+        for array in layer.own:
+            assert rationals.representable(array, np.float32).all()
+    worst = max(
+        abs(a - b)
+        for x in dyadic_points(np.random.default_rng(0), 40, 2, spread=1)
+        for a, b in zip(net.exact(x), small.network.exact(x), strict=True)
+    )
+    assert 0 < worst <= small.rounding.constant < 1e-4

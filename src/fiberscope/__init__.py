@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fiberscope.network import Network as Network
     from fiberscope.reduction import Reduction as Reduction
     from fiberscope.reduction import reduce as reduce
-    from fiberscope.report import report as report
+    from fiberscope.pages import report as report
     from fiberscope.results import Answer as Answer
     from fiberscope.results import Budget as Budget
     from fiberscope.results import Result as Result
@@ -45,7 +45,7 @@ _HOMES = {
     "io": ("load", "save", "to_onnx", "to_torch"),
     "network": ("Layer", "Network"),
     "reduction": ("Reduction", "reduce"),
-    "report": ("report",),
+    "pages": ("report",),
     "results": ("Answer", "Budget", "Result", "Rigor", "Verdict"),
     "theorems": ("cite",),
 }

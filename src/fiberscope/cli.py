@@ -86,7 +86,7 @@ def inspect(paths: tuple[str, ...], fail_on: str | None, **options: Any) -> int:
 
     PATHS are files, or folders that are searched for known formats.
     """
-    from fiberscope.report import report
+    from fiberscope.pages import report
 
     _refuse_existing(options, options["html"])
     begin, files = time.perf_counter(), _files(paths)
@@ -141,7 +141,7 @@ def reduce(path: str, output: str | None, certificate: str | None, exact_only: b
     """
     from fiberscope.io.reduced import save_reduction
     from fiberscope.reduction import reduce as run
-    from fiberscope.report import report
+    from fiberscope.pages import report
 
     proof = certificate or (f"{output}.certificate.json" if output else None)
     _refuse_existing(options, options["html"], output, proof)

@@ -14,7 +14,7 @@ from fiberscope.inspection import Inspection, inspect
 from fiberscope.io import load
 from fiberscope.io.files import atomic_write
 from fiberscope.io.reduced import save_reduction
-from fiberscope.report import report
+from fiberscope.pages import report
 from fiberscope.results import Budget, Progress, Result, Verdict
 
 _NAME = "digits-mlp.safetensors"

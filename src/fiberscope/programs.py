@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ IntArray = npt.NDArray[np.int64]
 _Sides = dict[str, FloatArray]
 
 _SAMPLES = 2000
+_SHARE = 0.2
+_REACH = 0.25
+"""Only enclosures that reach beyond zero by at most this part of their width are worth a program."""
 _PATIENCE = 8
 """Programs without success in a row after which a layer is given up: candidates are asked most hopeful first."""
 
 
 def tighten_unstable(
-    net: Network, box: Box, clock: Stopwatch, *, progress: Progress | None = None, seed: int = 0
+    net: Network, box: Box, outer: Stopwatch, *, progress: Progress | None = None, seed: int = 0
 ) -> Bounds | None:
     """Prove more ReLU-like neurons stable on a bounded box, by linear programs over the triangle relaxation.
 
@@ -34,7 +38,7 @@ def tighten_unstable(
     Args:
         net: the network.
         box: a bounded box.
-        clock: stops between programs, and each program.
+        outer: stops between programs, and each program; at most a fifth of the time left is spent here.
         progress: called with (fraction, text).
         seed: of the samples.
 
@@ -43,6 +47,7 @@ def tighten_unstable(
 
     Source: convex relaxation and its dual (Salman et al., arXiv 1902.08722; alpha-CROWN, arXiv 2011.13824).
     """
+    clock = Stopwatch(None if math.isinf(outer.left) else _SHARE * outer.left, lambda: outer.expired)
     points = np.concatenate([box.sample(_SAMPLES, np.random.default_rng(seed)), _corners(box, seed)])
     sampled = net.preactivations(points)
     bounds = preactivation_bounds(net, box)
@@ -53,9 +58,9 @@ def tighten_unstable(
         open_ = unstable(bounds, net)[k]
         low, high = sampled[k].min(axis=0), sampled[k].max(axis=0)
         asked = [(int(i), "lower" if low[i] >= 0 else "upper") for i in open_ if low[i] >= 0 or high[i] <= 0]
+        asked = sorted((c for c in asked if _overshoot(bounds, k, *c) <= _REACH), key=lambda c: _overshoot(bounds, k, *c))
         if not asked or not _relaxable(net, k):
             continue
-        asked.sort(key=lambda c: _overshoot(bounds, k, *c))
         decided = _decide(net, bounds, box, k, asked, clock, progress)
         if decided:
             found[k] = decided

@@ -159,12 +159,12 @@ def _relu_dimension(net: Network, lower: int) -> FiberDimension:
     s, d, a = len(types.split), len(types.dead), len(types.active)
     hypotheses = (
         Assumption(f"n1 <= n0 (found {n1} and {n0})", True, n1 <= n0),
-        Assumption(f"rank W1 = n1 (found {'not computed' if rank is None else rank})", rank is not None, rank == n1),
+        Assumption(f"rank W1 = n1 (found {'not computed' if rank is None else rank})", rank is not None, None if rank is None else rank == n1),
         Assumption("no second-layer weight, bias or output weight is zero", True, _all_nonzero(second, last)),
         Assumption("no two second-layer neurons lie on one hyperplane", True, _hyperplanes_distinct(second)),
         Assumption("the parameters are generic for their signs in every other way", False, None),
     )
-    holds = all(h.holds for h in hypotheses if h.checked)
+    holds = rank is not None and all(h.holds for h in hypotheses if h.checked)
     exact = None
     if holds:
         r = min(a, n1, n3)

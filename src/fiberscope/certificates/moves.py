@@ -280,7 +280,10 @@ def _extreme(rows: Matrix, biases: Matrix, k: int, ends: Pair) -> Fraction | Non
 
 
 def _replace(state: State, step: Step) -> None:
-    layer, neurons = _neurons(state, step)
+    layer, neurons = step["layer"], step["neurons"]  # the last layer may be replaced too
+    if layer >= len(state.layers):
+        raise CertificateError(f"layer {layer} does not exist; there are {len(state.layers)}")
+    _check_indices(state, layer, neurons)
     before = list(state.layers)
     rows = _table(step["rows"], (len(neurons), state.layers[layer].weight.shape[1]), "rows")
     state.set_rows(layer, neurons, rows, _list(step["biases"], len(neurons), "biases"))

@@ -147,9 +147,12 @@ class Archive:
     def __init__(self, data: bytes) -> None:
         with zip_errors():
             self._zip = zipfile.ZipFile(io.BytesIO(data))
-            self.entries = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
-            count = sum(not info.is_dir() for info in self._zip.infolist())
-        if len(self.entries) != count:
+            files = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
+        self.entries = {info.filename: info for info in files}
+        if min((info.header_offset for info in files), default=0) != 0:
+            # zipfile would read the end of a truncated archive of archives as the inner one
+            raise FormatError("damaged zip archive (it does not begin with its first entry)")
+        if len(self.entries) != len(files):
             raise FormatError("the archive holds two entries of the same name")
         for name, info in self.entries.items():
             self._check(name, info)
@@ -207,6 +210,7 @@ def zip_errors() -> Iterator[None]:
         RuntimeError,
         OSError,
         ValueError,
+        IndexError,
         OverflowError,
     ) as exc:
         raise FormatError(f"damaged zip archive ({one_line(exc)})") from exc

@@ -268,8 +268,13 @@ def product(a: ExactArray, b: ExactArray) -> ExactArray:
         narrow = max(a.dtype.itemsize, b.dtype.itemsize) <= 4  # 24 + 24 bits fit
         if narrow or not _product_error(x, y, out):
             return np.asarray(out)
-    require_size(1, int(np.prod(np.broadcast_shapes(a.shape, b.shape))), MAX_RATIONALS)
-    return rationals.simplified(np.asarray(rationals.fractions(a) * rationals.fractions(b)))
+    left, right = np.broadcast_arrays(a, b)
+    live = (left != 0) & (right != 0)  # zeros are many in unrolled matrices and cost nothing
+    require_size(1, int(live.sum()), MAX_RATIONALS)
+    values = rationals.simplified(np.asarray(rationals.fractions(left[live]) * rationals.fractions(right[live])))
+    result = np.full(left.shape, Fraction(0)) if rationals.is_rational(values) else np.zeros(left.shape)
+    result[live] = values
+    return result
 
 
 def _product_error(x: ExactArray, y: ExactArray, out: ExactArray) -> bool:

@@ -1,14 +1,15 @@
 """Keras files through h5py, without Keras: .h5 (whole models) and .keras archives of dense chains.
 
 Only hard links inside the file are followed, and no layer's code is looked at: unknown layers are refused by name.
+Files are opened in a process of their own, see `fiberscope.io.keras_hdf5`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope.errors import FormatError, InputError, UnsupportedError, import_optional
+from fiberscope.io import keras_hdf5, safetensors
 from fiberscope.io.chains import Builder
 from fiberscope.io.files import (
     FREE_EXPANSION,
@@ -23,7 +25,6 @@ from fiberscope.io.files import (
     Archive,
     Options,
     arrays,
-    native,
     one_line,
     read_bytes,
     read_json,
@@ -40,110 +41,75 @@ _NAMES = {
     "relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "softplus": "softplus", "gelu": "gelu", "silu": "swish",
     "identity": "linear",
 }  # fmt: skip
-_MAX_DATASETS = 10_000
 
 
 def _h5py() -> Any:
     return import_optional("h5py", extra="keras", purpose="read or write Keras files")
 
 
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn what h5py raises for damaged files into `FormatError`."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as exc:
-        raise FormatError(f"damaged HDF5 file ({one_line(exc)})") from exc
+def _ask(
+    task: str, data: bytes, texts: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What the child process answers: tensors and texts."""
+    if importlib.util.find_spec("h5py") is None:
+        _h5py()
+    header, start = safetensors.header_of(answer := keras_hdf5.ask(task, data, texts, tensors))
+    said = header.pop("__metadata__", {})
+    if not isinstance(said, dict) or not all(isinstance(v, str) for v in said.values()):
+        raise FormatError("damaged HDF5 file (the HDF5 library gave no answer)")
+    if "error" in said:
+        raise FormatError(said["error"])
+    if "damaged" in said:
+        raise FormatError(f"damaged HDF5 file ({one_line(said['damaged'])})")
+    return safetensors.tensors_of(header, memoryview(answer)[start:]), said
 
 
-class _Store:
-    """Datasets of an HDF5 file, read within caps."""
-
-    def __init__(self, data: bytes) -> None:
-        self._h5 = _h5py()
-        self._limit = max(FREE_EXPANSION, MAX_EXPANSION * len(data))
-        with _errors():
-            self.file = self._h5.File(io.BytesIO(data), "r")
-
-    def child(self, group: Any, name: str) -> Any:
-        """A member of a group, refusing links that lead elsewhere."""
-        with _errors():
-            link = group.get(name, getlink=True)
-            if link is None:
-                raise FormatError(f"has no {group.name.rstrip('/')}/{name}")
-            if not isinstance(link, self._h5.HardLink):
-                raise FormatError(f"{group.name.rstrip('/')}/{name} is a link that leaves the file's own tree")
-            return group[name]
-
-    def datasets(self, group: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-        """All datasets below a group: (path, dataset)."""
-        if depth > 8:
-            raise FormatError("its groups are nested too deeply")
-        with _errors():
-            names = list(group)
-        for name in names:
-            item = self.child(group, name)
-            if isinstance(item, self._h5.Dataset):
-                yield item.name.lstrip("/"), item
-            elif isinstance(item, self._h5.Group):
-                yield from self.datasets(item, depth + 1)
-
-    def array(self, path: str, item: Any) -> Tensor:
-        """The numbers of a dataset."""
-        with _errors():
-            if item.is_virtual or item.external:
-                raise FormatError(f"dataset {path} keeps its numbers in another file")
-            if item.dtype.kind not in "fiu" or len(item.shape) > 8:
-                raise FormatError(f"dataset {path} holds {item.dtype} of shape {item.shape}; expected floats")
-            self._limit -= int(item.size) * item.dtype.itemsize
-            if self._limit < 0:
-                raise FormatError(f"dataset {path} declares {item.size:,} entries, far more than the file can hold")
-            return native(np.asarray(item[()]))
+def _contents(data: bytes) -> tuple[dict[str, Tensor], str | None]:
+    """Datasets by path, and the model configuration."""
+    limit = max(FREE_EXPANSION, MAX_EXPANSION * len(data))
+    tensors, said = _ask("read", data, {"limit": str(limit)}, {})
+    return tensors, said.get("model_config")
 
 
 class _Legacy(Parameters):
     """Weights of an .h5 file: groups named like the layers, datasets named by role."""
 
-    def __init__(self, store: _Store) -> None:
-        self._store = store
-        with _errors():
-            self._root = store.child(store.file, "model_weights") if "model_weights" in store.file else store.file
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
 
     def of(self, layer: Mapping[str, Any], name: str, roles: tuple[str, ...]) -> dict[str, tuple[str, Tensor]]:
-        group = self._store.child(self._root, name)
+        folder = f"model_weights/{name}/"
+        found = {path: value for path, value in self._tensors.items() if path.startswith(folder)}
+        if not found:
+            raise FormatError(f"has no /{folder.rstrip('/')}")
         out: dict[str, tuple[str, Tensor]] = {}
-        for count, (path, item) in enumerate(self._store.datasets(group)):
+        for path, value in found.items():
             role = path.rpartition("/")[2].partition(":")[0]
-            if role not in roles or role in out or count > _MAX_DATASETS:
+            if role not in roles or role in out:
                 raise FormatError(f"{title_of(layer)} has the dataset {path}; expected one each of {', '.join(roles)}")
-            out[role] = (path, self._store.array(path, item))
+            out[role] = (path, value)
         return _complete(out, roles, layer)
 
 
 class _Archived(Parameters):
     """Weights of a .keras archive: numbered variables in groups named by class or by layer."""
 
-    def __init__(self, store: _Store) -> None:
-        self._store = store
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
         self._seen: dict[str, int] = {}
 
     def of(self, layer: Mapping[str, Any], name: str, roles: tuple[str, ...]) -> dict[str, tuple[str, Tensor]]:
-        folder = self._store.child(self._store.file, "layers")
-        with _errors():
-            members = set(folder)
         kind = _snake(str(layer["class_name"]))
         count = self._seen.get(kind, 0)
         self._seen[kind] = count + 1
         numbered = kind if count == 0 else f"{kind}_{count}"
-        group = self._store.child(self._store.child(folder, numbered if numbered in members else name), "vars")
         out = {}
         for k, role in enumerate(roles):
-            item = self._store.child(group, str(k))
-            if not isinstance(item, _h5py().Dataset):
-                raise FormatError(f"{title_of(layer)}: variable {k} is no dataset")
-            out[role] = (item.name.lstrip("/"), self._store.array(item.name, item))
+            paths = [
+                path for path in (f"layers/{numbered}/vars/{k}", f"layers/{name}/vars/{k}") if path in self._tensors
+            ]
+            if paths:
+                out[role] = (paths[0], self._tensors[paths[0]])
         return _complete(out, roles, layer)
 
     def skip(self, layer: Mapping[str, Any]) -> None:
@@ -175,14 +141,16 @@ def read(path: Path, options: Options) -> Network:
     data = read_bytes(path)
     if options.part is not None:
         raise InputError(f"holds one model; leave out --part {options.part}")
+    text: str | bytes | None
     if data[:2] == b"PK":
         archive = Archive(data)
-        text: str | bytes = archive.read("config.json")
-        weights: Parameters = _Archived(_Store(archive.read("model.weights.h5")))
-        kind = "keras3"
+        text, kind = archive.read("config.json"), "keras3"
+        weights: Parameters = _Archived(_contents(archive.read("model.weights.h5"))[0])
     else:
-        store = _Store(data)
-        text, weights, kind = _model_config(store), _Legacy(store), "keras"
+        found, text = _contents(data)
+        weights, kind = _Legacy(found), "keras"
+    if text is None:
+        raise FormatError("holds weights without a model; save the whole model with model.save(path)")
     config = config_of(read_json(text, "its model configuration"))
     builder, tensors = Builder(), dict[str, Tensor]()
     for layer in ordered_layers(config):
@@ -190,16 +158,6 @@ def read(path: Path, options: Options) -> Network:
     layers = builder.finish()
     place = source(path, data, kind, tensors, dtype_of(tensors), approximations=tuple(builder.approximations))
     return Network(layers, builder.head, place)
-
-
-def _model_config(store: _Store) -> str | bytes:
-    with _errors():
-        value = store.file.attrs.get("model_config")
-    if value is None:
-        raise FormatError("holds weights without a model; save the whole model with model.save(path)")
-    if not isinstance(value, str | bytes):
-        raise FormatError("its model_config is no text")
-    return value
 
 
 def write(net: Network, dtype: npt.DTypeLike | None = None) -> bytes:
@@ -245,20 +203,12 @@ def rewrite(original: bytes, before: Network, after: Network, dtype: npt.DTypeLi
     """
     used = [name for layer in before.layers for name in (layer.weight_name, layer.bias_name) if name]
     fresh = replacements(before, after, {name: dtype for name in used})
-    stream = io.BytesIO(original)
-    with _errors(), _h5py().File(stream, "r+") as file:
-        value = file.attrs["model_config"]
-        config = read_json(value, "its model configuration")
-        units = {layer.name: layer.n_out for layer in after.layers}
-        for layer in config_of(config).layers:
-            if layer["class_name"] == "Dense":
-                layer["config"]["units"] = units[layer["config"]["name"]]
-            layer.pop("build_config", None)
-        text = json.dumps(config)
-        file.attrs["model_config"] = text.encode() if isinstance(value, bytes) else text
-        for name, array in fresh.items():
-            del file[name]
-            file.create_dataset(name, data=np.ascontiguousarray(array.T))
-        if "optimizer_weights" in file:
-            del file["optimizer_weights"]
-    return stream.getvalue()
+    config = read_json(_contents(original)[1] or "", "its model configuration")
+    units = {layer.name: layer.n_out for layer in after.layers}
+    for layer in config_of(config).layers:
+        if layer["class_name"] == "Dense":
+            layer["config"]["units"] = units[layer["config"]["name"]]
+        layer.pop("build_config", None)
+    kernels = {name: np.ascontiguousarray(value.T) for name, value in fresh.items()}
+    answer, _ = _ask("rewrite", original, {"model_config": json.dumps(config)}, kernels)
+    return answer["file"].tobytes()

@@ -42,11 +42,11 @@ def read(path: Path, options: Options) -> Network:
         FormatError: if the header is malformed or points outside the file.
     """
     data = read_bytes(path)
-    header, start = _header(data)
+    header, start = header_of(data)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError("its metadata are no texts")
-    tensors = _tensors(header, memoryview(data)[start:])
+    tensors = tensors_of(header, memoryview(data)[start:])
     narrow = any(entry["dtype"] == "BF16" for entry in header.values())
     notes = ("Its bfloat16 weights are read as the same numbers in float32.",) if narrow else ()
     if _OWN in metadata and options.activation is None:
@@ -54,7 +54,8 @@ def read(path: Path, options: Options) -> Network:
     return state_dicts.file_network(path, data, "safetensors", tensors, options, ordered=False, notes=notes)
 
 
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
+def header_of(data: bytes) -> tuple[dict[str, Any], int]:
+    """The JSON header of a file, and where the data begin."""
     if len(data) < 8:
         raise FormatError(f"has {len(data)} bytes; a safetensors file has at least 8")
     size = int.from_bytes(data[:8], "little")
@@ -68,7 +69,8 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def _tensors(header: Mapping[str, Any], block: memoryview) -> dict[str, Tensor]:
+def tensors_of(header: Mapping[str, Any], block: memoryview) -> dict[str, Tensor]:
+    """The tensors a header describes, which must fill the data without overlap or gap."""
     spans, out = [], {}
     for name, entry in header.items():
         dtype, shape, begin, end = _entry(name, entry)
@@ -251,7 +253,7 @@ def rewrite(original: bytes, before: Network, after: Network, dtype: npt.DTypeLi
     Raises:
         UnsupportedError: if a bias is needed that the file does not have.
     """
-    header, start = _header(original)
+    header, start = header_of(original)
     metadata = dict(header.pop("__metadata__", {}))
     used = {name for layer in before.layers for name in (layer.weight_name, layer.bias_name) if name}
     kept = [name for name, entry in header.items() if entry["dtype"] == "BF16" and name not in used]
@@ -264,7 +266,7 @@ def rewrite(original: bytes, before: Network, after: Network, dtype: npt.DTypeLi
         for row, layer in zip(rows["layers"], after.layers, strict=True):
             row["activation"] = layer.activation.spec
         metadata[_OWN] = json.dumps(rows)
-    tensors = _tensors(header, memoryview(original)[start:])
+    tensors = tensors_of(header, memoryview(original)[start:])
     for name, value in replacements(before, after, {name: dtype for name in used}).items():
         tensors[name] = value.T if name.rpartition(".")[2].rpartition("/")[2].startswith("kernel") else value
     return encode(tensors, metadata)

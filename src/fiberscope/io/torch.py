@@ -229,6 +229,8 @@ def _row_of(module: Any, dtype: npt.DTypeLike) -> Activation:
 
 
 def _activation(builder: Builder, module: Any, title: str) -> None:
+    if type(module).__name__ == "Softplus":
+        builder.approximations.append(f"{title}: torch returns z itself above its threshold, within 2.1e-9 of softplus")
     builder.activation(_row_of(module, _current_dtype(builder)), title)
 
 
@@ -259,6 +261,8 @@ def _call_plain(name: str) -> Callable[[Builder, fx.Node, str], None]:
         extra = {k: v for k, v in node.kwargs.items() if k != "inplace"}
         if len(node.args) > 1 or extra:
             raise UnsupportedError(f"function {title} has settings; use the module of torch.nn")
+        if name == "softplus":
+            builder.approximations.append(f"{title}: torch returns z itself above 20, within 2.1e-9 of softplus")
         builder.activation(find_activation(name), title)
 
     return call

@@ -113,7 +113,12 @@ class Reduction(Result):
         """JSON-ready data; the certificate is a document of its own."""
         out = super().to_dict()
         old, new = self.original, self.network
+        source = old.source
         head = {
+            "network": {
+                "path": source.path if source else "", "format": source.format if source else "memory",
+                "sha256": source.sha256 if source else None, "architecture": old.architecture, "dtype": old.dtype.name,
+            },
             "widths_before": list(old.widths), "widths_after": list(new.widths),
             "hidden_before": old.hidden_count, "hidden_after": new.hidden_count,
             "parameters_before": old.parameter_count, "parameters_after": new.parameter_count,

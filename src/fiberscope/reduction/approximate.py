@@ -33,16 +33,36 @@ def round_weights(state: State, box: Box, dtype: np.dtype[Any]) -> tuple[Network
         InputError: if a weight exceeds the dtype.
     """
     spent = [step["bound"] for step in state.steps if "bound" in step]
-    total = (sum(b[0] for b in spent), sum(b[1] for b in spent)) if spent else None
     for step in state.steps:
         step.pop("bound", None)
     written = state.net.with_layers([_rounded_layer(layer, dtype) for layer in state.net.layers])
-    if written.same_as(state.net):
-        return written, total
-    state.steps.append({"move": "round", "dtype": dtype.name})
-    constant, slope = difference_bound(state.net, written, box)
-    before = total or (0.0, 0.0)
-    return written, (_above(constant + before[0]), _above(slope + before[1]))
+    if not written.same_as(state.net):
+        spent += _rounding_steps(state, written, box, dtype)
+    if not spent:
+        return written, None
+    constant, slope = (sum(b[k] for b in spent) for k in (0, 1))
+    return written, (_above(constant), _above(slope))
+
+
+def _rounding_steps(state: State, written: Network, box: Box, dtype: np.dtype[Any]) -> list[tuple[float, float]]:
+    """Record the rounding and bound it: one step, or new rows layer by layer where a normalisation was folded."""
+    if all(layer.frame is None for layer in written.layers):
+        state.steps.append({"move": "round", "dtype": dtype.name})
+        return [difference_bound(state.net, written, box)]
+    bounds, before = [], state.net
+    for k, (old, new) in enumerate(zip(state.net.layers, written.layers, strict=True)):
+        changed = np.flatnonzero([
+            not (rationals.equal(old.weight[i], new.weight[i]) and old.bias[i] == new.bias[i]) for i in range(old.n_out)
+        ]).tolist()  # fmt: skip
+        if changed:
+            state.steps.append({
+                "move": "replace", "layer": k, "neurons": changed, "rows": rationals.texts(new.weight[changed]),
+                "biases": rationals.texts(new.bias[changed]),
+            })  # fmt: skip
+            after = before.with_layers([*before.layers[:k], new, *before.layers[k + 1 :]])
+            bounds.append(difference_bound(before, after, box))
+            before = after
+    return bounds
 
 
 def _above(value: float) -> float:

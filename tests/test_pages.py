@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fiberscope.errors import InputError
-from fiberscope.report import data, drawing, figures, manifolds, markup, report
+from fiberscope.pages import data, drawing, figures, manifolds, markup, report
 from fiberscope.results import Answer, Verdict
 
 EXAMPLE = json.loads((Path(__file__).parent / "data" / "inspection_example.json").read_text(encoding="utf-8"))
@@ -172,7 +172,7 @@ def test_nothing_to_report_is_refused() -> None:
 
 def test_the_public_name_is_callable_however_the_package_was_imported() -> None:
     code = (
-        "import fiberscope.report, fiberscope; assert fiberscope.report({'reason': 'x'}).startswith('<!doctype html>')"
+        "import fiberscope.pages, fiberscope; assert fiberscope.report({'reason': 'x'}).startswith('<!doctype html>')"
     )
     source = Path(markup.__file__).parent.parent.parent
     subprocess.run([sys.executable, "-c", code], check=True, cwd=source)
@@ -395,6 +395,19 @@ def test_spans_say_the_same_numbers(numbers: set[int]) -> None:
         low, _, high = part.partition("\u2013")
         back |= set(range(int(low), int(high or low) + 1))
     assert back == numbers
+
+
+def test_a_linear_block_and_a_domain_read_well() -> None:
+    blocked = copy.deepcopy(EXAMPLE["reduction"])
+    blocked["neuron_map"][0]["map"] = [
+        {"old": [0, 1, 2], "new": [0, 1], "how": "linear"},
+        {"old": [3], "new": [2], "how": "kept"},
+    ]
+    blocked["domain"] = {"lower": [-1.0, -1.0], "upper": [1.0, 1.0]}
+    blocked["scope"] = "on the domain"
+    text = report(blocked)
+    assert "linear block" in text and "0\u20132" in text and "[\u22121, 1]\u00b2" in text
+    assert [g.colour for g in data.view_of(blocked, 1).groups] == [0, None]
 
 
 def test_legend_names_only_what_is_used() -> None:

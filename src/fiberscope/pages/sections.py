@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from fiberscope.report import drawing
-from fiberscope.report.data import KINDS, Data, Group, View, listing, mapping, rows, spans, whole
-from fiberscope.report.figures import removal_bar
-from fiberscope.report.markup import Child, Markup, count, el, pretty, real
-from fiberscope.report.parts import Card, bullets, card, change, chip, figure, mark, pairs, table, widths_text
+from fiberscope.pages import drawing
+from fiberscope.pages.data import KINDS, Data, Group, View, listing, mapping, rows, spans, whole
+from fiberscope.pages.figures import removal_bar
+from fiberscope.pages.markup import Child, Markup, count, el, pretty, real
+from fiberscope.pages.parts import Card, bullets, card, change, chip, figure, mark, pairs, table, widths_text
 from fiberscope.theorems import THEOREMS
 
 _LEVELS = {"redundant": ("−", "removable"), "caution": ("!", "caution"), "note": ("·", "note")}
@@ -59,6 +59,8 @@ def network(view: View) -> Card | None:
         return None
     shared = any(g.colour is not None for g in view.groups)
     lead = "Neurons of one colour and letter carry the same function up to a factor. " if shared else ""
+    if any(g.kind == "linear" for g in view.groups):
+        lead += "A linear block is replaced as a whole. "
     if any(g.silent for g in view.groups):
         lead += "Grey: no effect on the output. "
     if max(view.widths) > 64:

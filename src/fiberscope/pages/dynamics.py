@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from fiberscope.report.data import Data, View, listing, mapping, rows, whole
-from fiberscope.report.figures import histogram, share_bar
-from fiberscope.report.manifolds import lattice_drawing
-from fiberscope.report.markup import Child, count, el, pretty, real
-from fiberscope.report.parts import Card, card, chip, mark, pairs, table, widths_text
+from fiberscope.pages.data import Data, View, listing, mapping, rows, whole
+from fiberscope.pages.figures import histogram, share_bar
+from fiberscope.pages.manifolds import lattice_drawing
+from fiberscope.pages.markup import Child, count, el, pretty, real
+from fiberscope.pages.parts import Card, card, chip, mark, pairs, table, widths_text
 
 _ABOUT_LATTICE = (
     "All kinds of manifolds of this architecture, up to relabelling neurons; dashed dots: output zero. "

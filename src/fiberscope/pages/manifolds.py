@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fiberscope.report.data import Data, listing, rows, whole
-from fiberscope.report.drawing import COLOURS
-from fiberscope.report.markup import Markup, count, el
+from fiberscope.pages.data import Data, listing, rows, whole
+from fiberscope.pages.drawing import COLOURS
+from fiberscope.pages.markup import Markup, count, el
 
 _DOT, _ROW = 11, 4  # pitch of the dots; dots side by side
 _LABEL = 62  # room for "dim 16"

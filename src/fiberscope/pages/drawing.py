@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fiberscope.report.data import Group, View
-from fiberscope.report.markup import Markup, count, el
+from fiberscope.pages.data import Group, View
+from fiberscope.pages.markup import Markup, count, el
 
 COLOURS = 8
 """Colours for shared classes; letters tell apart what repeats a colour."""

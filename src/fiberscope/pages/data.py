@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fiberscope.report.markup import pretty
+from fiberscope.pages.markup import pretty
 
 Data = Mapping[str, Any]
 

@@ -111,5 +111,6 @@ def pretty(text: object) -> str:
         r"(?<=\d)e([-\u2212+]?)0*(\d+)\b", lambda m: "\u00d710" + (m[1].strip("+") + m[2]).translate(_RAISED), str(text)
     )
     out = re.sub(r"(?<=\b[a-z])_i(?=\b|_)", "\u1d62", out)
+    out = re.sub(r"(?<=[\[(,\s])-(?=\d|inf)", "\u2212", out)
     out = re.sub(r"(?<=[\w\])|])\^(\d+)", lambda m: m[1].translate(_RAISED), out)
     return out.replace("<=", "\u2264").replace(">=", "\u2265").replace(" - ", " \u2212 ")

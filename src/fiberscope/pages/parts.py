@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fiberscope.report.markup import Child, Markup, count, el
+from fiberscope.pages.markup import Child, Markup, count, el
 from fiberscope.results import Rigor
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from fiberscope.report.data import KINDS
-from fiberscope.report.markup import Markup, count, el, real
+from fiberscope.pages.data import KINDS
+from fiberscope.pages.markup import Markup, count, el, real
 
 
 def percent(part: float, whole: float) -> str:

@@ -12,11 +12,11 @@ from importlib import resources
 from typing import Any
 
 from fiberscope._version import __version__
-from fiberscope.report import dynamics, sections
-from fiberscope.report.data import Data, View, listing, mapping, view_of, whole
-from fiberscope.report.figures import share_bar
-from fiberscope.report.markup import Child, Markup, count, el, plain, real
-from fiberscope.report.parts import Card, chip, table
+from fiberscope.pages import dynamics, sections
+from fiberscope.pages.data import Data, View, listing, mapping, view_of, whole
+from fiberscope.pages.figures import share_bar
+from fiberscope.pages.markup import Child, Markup, count, el, plain, real
+from fiberscope.pages.parts import Card, chip, table
 from fiberscope.results import Rigor
 
 _RAW = 70_000  # characters of raw data on a page, shared by its results
@@ -25,7 +25,7 @@ _LONG = 48  # entries of a list shown when the raw data is shortened
 
 @functools.cache
 def _asset(name: str) -> str:
-    return resources.files("fiberscope.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return resources.files("fiberscope.pages").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Mapping
 from typing import Any
 
 from fiberscope.errors import InputError
-from fiberscope.report.page import data_of, document
+from fiberscope.pages.page import data_of, document
 from fiberscope.results import Result
 
 __all__ = ["report"]
@@ -42,13 +40,3 @@ def report(*results: Result | Mapping[str, Any], title: str | None = None) -> st
             raise InputError(f"report() was given a {type(result).__name__}; pass results or their to_dict()")
         found.append(data_of(result))
     return document(found, title)
-
-
-class _Callable(types.ModuleType):
-    """This package, which is also the function: importing it binds `fiberscope.report`, the function's public name."""
-
-    def __call__(self, *results: Result | Mapping[str, Any], title: str | None = None) -> str:
-        return report(*results, title=title)
-
-
-sys.modules[__name__].__class__ = _Callable
