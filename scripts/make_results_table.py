@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fiberscope as fs
-from fiberscope.errors import FiberscopeError
+from fiberscope.errors import InputError, PartError
 from fiberscope.results import Answer
 
 SUFFIXES = {".onnx", ".nnet", ".h5", ".zip"}
@@ -46,9 +46,8 @@ def networks(path: Path) -> list[tuple[str, fs.Network]]:
     """The networks of a file: one, or one for each part."""
     try:
         return [("", fs.load(path))]
-    except FiberscopeError as exc:
-        names = getattr(exc, "parts", ())
-        return [(name, fs.load(path, part=name)) for name in names if "target" not in name]
+    except PartError as exc:
+        return [(name, fs.load(path, part=name)) for name in exc.parts if "target" not in name]
 
 
 def add(row: Row, net: fs.Network) -> None:
@@ -78,7 +77,7 @@ def main(folder: Path, target: Path) -> None:
             for name, net in networks(path):
                 print(f"{path.name} {name}", file=sys.stderr)
                 add(rows.setdefault(group, Row()), net)
-        except FiberscopeError as exc:
+        except InputError as exc:
             refused.append(f"* `{path.relative_to(folder)}`: {exc}")
     text = HEAD.format(budget=BUDGET)
     for group, row in rows.items():

@@ -457,6 +457,93 @@ def test_without_its_slopes_the_neuron_is_not_proved_dead() -> None:
     assert check(data, f, g).answer is Answer.NO
 
 
+# ---- lies told consistently: the target is what the untrue move would lead to
+
+
+Lie = tuple[Data, Network, Network]
+
+
+def retold(case: str, steps: list[Data], *pairs: Any) -> Lie:
+    data, f, old = CASES[case]()
+    g = nets(*pairs, s=[layer.activation for layer in f.layers])
+    return claim(f, g, steps, Box.from_dict(data["domain"])), f, g
+
+
+BOUND = {"move": "bound", "method": "interval"}
+ROWS = [[5.0, -3.0], [3.0, 0.0], [1.0, 1.0]]
+
+
+def fold_step(**change: Any) -> list[Data]:
+    steps = copy.deepcopy(case_fold()[0]["steps"])
+    steps[1].update(change)
+    return steps
+
+
+LIES: dict[str, Any] = {
+    "drop of a neuron that is read": lambda: retold(
+        "drop", [{"move": "drop", "layer": 0, "neurons": [0]}],
+        ([[3.0, -1.0], [0.5, 0.25]], [1.0, -0.25]), ([[0.0, -2.0]], [0.125]),
+    ),
+    "clear of a neuron that is read": lambda: retold(
+        "clear", [{"move": "clear", "layer": 0, "neurons": [0]}],
+        ([[0.0, 0.0], [3.0, -1.0]], [0.0, 1.0]), ([[1.0, 0.0]], [0.125]),
+    ),
+    "another value of a constant row": lambda: retold(
+        "constant_rows", [{"move": "constant", "layer": 0, "neurons": [1, 2], "values": ["3/2", "1"]}],
+        ([[1.0, 2.0]], [0.5]), ([[1.0], [0.0]], [13.125, -1.0]),
+    ),
+    "another value of a constant piece": lambda: retold(
+        "constant_enclosed",
+        [BOUND, {"move": "constant", "layer": 0, "neurons": [2, 1], "values": ["1", "1"]}],
+        ([[1.0, 2.0]], [0.5]), ([[1.0]], [6.0]),
+    ),
+    "a neuron that moves": lambda: retold(
+        "constant_enclosed",
+        [BOUND, {"move": "constant", "layer": 0, "neurons": [0], "values": ["1"]}],
+        ([[1.0, 1.0], [-1.0, 1.0]], [3.5, -4.0]), ([[4.0, 2.0]], [1.0]),
+    ),
+    "another column in a fold": lambda: retold(
+        "fold", fold_step(columns=[["-1/3", "5"], ["-1/3", "-2"]]), (ROWS, [0.0, 3.0, 2.0]),
+        (
+            [[Fraction(1), Fraction(-1, 3), Fraction(5)], [Fraction(1), Fraction(-1, 3), Fraction(-2)]],
+            [Fraction(23, 2) + 1 - 10, Fraction(-15, 2) + 1 + 4 + 1],
+        ),
+    ),
+    "a fold whose new neuron is not always active": lambda: retold(
+        "fold", fold_step(biases=["3", "1"]), (ROWS, [0.0, 3.0, 1.0]),
+        (
+            [[Fraction(1), Fraction(-1, 3), Fraction(4)], [Fraction(1), Fraction(-1, 3), Fraction(-2)]],
+            [Fraction(23, 2) + 1 - 4, Fraction(-15, 2) + 1 + 2 + 1],
+        ),
+    ),
+    "a fold of an unstable neuron": lambda: retold(
+        "fold_empty",
+        [BOUND, {"move": "fold", "layer": 0, "neurons": [2, 0, 1], "rows": [["1", "-1"]], "biases": ["2"],
+                 "columns": [["1"]]}],
+        ([[1.0, -1.0]], [2.0]), ([[1.0]], [-3.0]),
+    ),
+    "a merge of opposite rows as equal ones": lambda: retold(
+        "merge_signs", [{"move": "merge", "layer": 0, "pairs": [[1, 0, "1"]]}],
+        ([[3.0, -6.0], [3.0, -6.0]], [1.5, 1.5]), ([[4.0, 0.25]], [0.0]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_with_the_target_to_match_is_refused(name: str) -> None:
+    data, f, g = LIES[name]()
+    verdict = check(data, f, g)
+    assert verdict.answer is Answer.NO and verdict.reason.startswith("step"), verdict
+    assert not holds(data, f, g)
+
+
+def test_a_merge_compares_the_biases_too() -> None:
+    f = nets(([[1.0, 2.0], [1.0, 2.0]], [0.5, 0.25]), ([[1.0, 1.0]], [0.0]))
+    g = nets(([[1.0, 2.0]], [0.5]), ([[2.0]], [0.0]))
+    verdict = check(claim(f, g, [{"move": "merge", "layer": 0, "pairs": [[1, 0, "1"]]}]), f, g)
+    assert verdict.answer is Answer.NO and verdict.reason.startswith("step 0")
+
+
 # ---- files
 
 

@@ -209,3 +209,21 @@ def test_a_single_silent_neuron_is_null():
     net = Network.from_arrays(([[0.0]], [0.0]), ([[0.0]], [1.0]), activation="tanh")
     assert colour_classes(net)[0].null == (0,)
     assert proportional_rows(net.layers[0]).null == (0,)
+
+
+def test_splitting_a_layer_splits_the_one_above_again():
+    # equal row sums hide the second layer until the first one is split by its unequal columns
+    net = Network.from_arrays(([[1.0], [1.0]], [0, 0]), ([[1.0, 2.0], [0.0, 3.0]], [0, 0]), ([[1.0, 1.0]], [0]), activation="softplus")
+    assert [c.count for c in colour_classes(net)] == [2, 2]
+
+
+def test_scaled_neurons_of_degree_two_do_not_move_together():
+    net = Network.from_arrays(([[1.0], [2.0]], [0, 0]), ([[1.0, 2.0]], [0]), activation="square")
+    assert colour_classes(net)[0].count == 2
+    assert proportional_rows(net.layers[0]).count == 1  # as functions they are multiples
+
+
+def test_bits_lost_to_underflow_do_not_merge_rows():
+    rows = np.array([[1e300, 5e-324], [1e300, 1e-323], [2e300, 1e-323]])
+    found = proportional_rows(layer(rows, np.zeros(3), "relu"))
+    assert as_sets(found) == {frozenset({0, 2}), frozenset({1})}

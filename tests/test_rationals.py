@@ -124,3 +124,9 @@ def test_longdouble_is_kept_exactly():
 
 def test_big_integers_are_kept_exactly():
     assert Fraction(rationals.exact_array(np.array([2**53 + 1]))[0]) == 2**53 + 1
+
+
+def test_dyadic_leaves_room_for_the_sum_of_a_row():
+    row = np.full(1000, 2.0**53 - 1)
+    ints, exponent = rationals.dyadic(row)
+    assert int(ints.sum()) * 2**exponent == 1000 * (2**53 - 1)

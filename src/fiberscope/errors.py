@@ -22,6 +22,14 @@ class UnsupportedError(InputError):
     """A well-formed input uses an operation, layer or option fiberscope has no meaning for; it is named."""
 
 
+class PartError(InputError):
+    """A file holds several networks and none was chosen; `parts` names them."""
+
+    def __init__(self, message: str, parts: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.parts = parts
+
+
 class ScopeError(InputError):
     """A statement was asked for where its hypotheses fail, for instance a training statement on folded layers."""
 

@@ -20,6 +20,7 @@ IntArray = npt.NDArray[np.int64]
 
 _CHUNK = 1 << 18
 """Entries handled at a time by the vectorised exact operations."""
+_EPS = float(np.finfo(np.float64).eps)
 _SAFE = (1e-250, 1e290)
 """Magnitudes for which Dekker's product neither underflows nor overflows."""
 
@@ -197,12 +198,16 @@ class Matrix:
     def distance(self, other: Matrix) -> FloatArray:
         """|self - other| entry by entry, rounded up, zero only where the entries are equal. (m, n)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            gap = np.abs(self.near - other.near)
-            out = np.where(gap == 0, 0.0, np.nextafter(gap, np.inf))
+            gap = self.near - other.near
+            size = np.abs(gap)
             if self.tail is not None or other.tail is not None:
-                rest = np.abs(_or_zeros(self) - _or_zeros(other))
-                rest = np.where(rest == 0, 0.0, np.nextafter(rest, np.inf))
-                out = np.where((gap == 0) | (rest == 0), out + rest, np.nextafter(out + rest, np.inf))
+                # gap + (its rounding error + difference of tails), which may cancel in part
+                gap, error = _two_sum(self.near, -other.near)
+                rest = _or_zeros(self) - _or_zeros(other)
+                error = error + rest
+                gap = gap + error
+                size = np.abs(gap) + _EPS * (np.abs(gap) + np.abs(error) + np.abs(rest))
+            out = np.where(size == 0, 0.0, np.nextafter(size, np.inf))
         for i, j in {*self.lookup, *other.lookup}:
             out[i, j] = upward(abs(self.entry(i, j) - other.entry(i, j)))
         return np.where(np.isnan(out), np.inf, out)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope.activations import Activation
-from fiberscope.errors import InputError, UnsupportedError
+from fiberscope.errors import InputError, PartError, UnsupportedError
 from fiberscope.io.files import Options, atomic_write, read_bytes, sha256
 from fiberscope.network import Network
 
@@ -178,7 +178,8 @@ def _load_file(path: Path, options: Options) -> Network:
         net = _door(format_of(path)).read(path, options)
     except InputError as exc:
         text = " ".join("".join(c if c.isprintable() else " " for c in str(exc)).split())
-        raise type(exc)(text if text.startswith(str(path)) else f"{path}: {text}") from exc
+        text = text if text.startswith(str(path)) else f"{path}: {text}"
+        raise (PartError(text, exc.parts) if isinstance(exc, PartError) else type(exc)(text)) from exc
     if net.source is None:
         return net
     return replace(net, source=replace(net.source, extra={**net.source.extra, "options": options}))

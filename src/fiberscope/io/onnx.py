@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 
-from fiberscope.errors import InputError, UnsupportedError
+from fiberscope.errors import InputError, PartError, UnsupportedError
 from fiberscope.io.files import Options, read_bytes
 from fiberscope.io.onnx_chain import follow
 from fiberscope.io.onnx_graph import graph_of, parse
@@ -40,6 +40,8 @@ def read(path: Path, options: Options) -> Network:
     data = read_bytes(path)
     try:
         return _noted(_read(parse(data), data, path, options), options)
+    except PartError as exc:
+        raise PartError(f"{path}: {exc}", exc.parts) from exc
     except InputError as exc:
         raise type(exc)(f"{path}: {exc}") from exc
 
@@ -61,7 +63,8 @@ def _part(model: OpaqueModel, part: str | None) -> Network:
     names = [f"chain{k + 1}" for k in range(len(model.chains))]
     if part is None and len(names) > 1:
         listed = ", ".join(f"{name} ({net.architecture})" for name, net in zip(names, model.chains, strict=True))
-        raise InputError(f"the graph holds several chains between opaque nodes; choose one with --part: {listed}")
+        text = f"the graph holds several chains between opaque nodes; choose one with --part: {listed}"
+        raise PartError(text, tuple(names))
     if (part or names[0]) not in names:
         raise InputError(f"there is no part {part!r}; the graph has {', '.join(names)}")
     k = names.index(part or names[0])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fiberscope.certificates import Certificate, check
 from fiberscope.errors import CertificateError, InputError
@@ -13,6 +15,9 @@ from fiberscope.io import Options, encode, load
 from fiberscope.io.files import sha256
 from fiberscope.reduction import Reduction, with_file_hash
 from fiberscope.results import Answer
+
+if TYPE_CHECKING:
+    from fiberscope.io.onnx_opaque import OpaqueModel
 
 
 def save_reduction(
@@ -38,34 +43,79 @@ def save_reduction(
     """
     target = Path(path)
     proof = Path(certificate) if certificate is not None else target.with_name(target.name + ".certificate.json")
-    for place in (target, proof):
+    _refuse((target, proof), force)
+    data, copied = encode(reduction.network, target, dtype=reduction.rounding.dtype)
+    document = with_file_hash(reduction.certificate, sha256(data), target.name)
+    source = reduction.original.source
+    options = source.extra.get("options", Options()) if source is not None and copied else Options()
+    if source is not None and copied and source.part is not None:
+        options = replace(options, part=source.part)
+    if options.activation is None and target.suffix in (".pt", ".pth"):
+        options = replace(options, activation=reduction.network.activation)
+    _place(data, target, [(reduction, document, options, proof)])
+    return document, copied
+
+
+def save_chain_reductions(
+    model: OpaqueModel, reductions: Sequence[Reduction], path: str | Path, *, force: bool = False
+) -> tuple[Path, ...]:
+    """Write an ONNX model whose chains between opaque nodes were reduced, with one certificate for each chain.
+
+    Args:
+        model: from `fiberscope.io.onnx.read_parts`.
+        reductions: one for each of its chains.
+        path: the file; certificates go to "PATH.chain1.certificate.json" and so on.
+        force: overwrite existing files.
+
+    Returns:
+        The paths of the certificates. Each is checked with `load(path, allow_opaque=True, part="chain1")`.
+
+    Raises:
+        InputError: if a file exists, or a chain does not fit.
+        CertificateError: if the checker refuses what was read back; nothing is written then.
+    """
+    target = Path(path)
+    parts = [f"chain{k + 1}" for k in range(len(model.chains))]
+    proofs = [target.with_name(f"{target.name}.{part}.certificate.json") for part in parts]
+    _refuse((target, *proofs), force)
+    data = model.rewrite([r.network for r in reductions])
+    claims = [
+        (r, with_file_hash(r.certificate, sha256(data), target.name), Options(part=part, allow_opaque=True), proof)
+        for r, part, proof in zip(reductions, parts, proofs, strict=True)
+    ]
+    _place(data, target, claims)
+    return tuple(proofs)
+
+
+_Claim = tuple[Reduction, Certificate, Options, Path]
+
+
+def _refuse(places: Sequence[Path], force: bool) -> None:
+    for place in places:
         if place.exists() and not force:
             raise InputError(f"{place}: exists; use --force (force=True) to overwrite it")
         if not place.parent.is_dir():
             raise InputError(f"{place}: there is no folder {place.parent}")
-    data, copied = encode(reduction.network, target, dtype=reduction.rounding.dtype)
-    document = with_file_hash(reduction.certificate, sha256(data), target.name)
+
+
+def _place(data: bytes, target: Path, claims: Sequence[_Claim]) -> None:
+    """Write beside the target, read back, check every claim, then move everything to its place."""
     handle, name = tempfile.mkstemp(suffix=target.suffix, prefix=".fiberscope-", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
-        _confirm(reduction, document, Path(name), copied)
+        for reduction, document, options, _ in claims:
+            _confirm(reduction, document, Path(name), options)
         os.chmod(name, 0o644)
-        _write_text(proof, document.to_json() + "\n")
+        for _, document, _, proof in claims:
+            _write_text(proof, document.to_json() + "\n")
         os.replace(name, target)
     finally:
         Path(name).unlink(missing_ok=True)
-    return document, copied
 
 
-def _confirm(reduction: Reduction, document: Certificate, path: Path, copied: bool) -> None:
-    source = reduction.original.source
-    options = source.extra.get("options", Options()) if source is not None and copied else Options()
-    row = reduction.network.activation
-    found = load(
-        path, part=source.part if source is not None and copied else None,
-        activation=options.activation or (row if row is not None and path.suffix in (".pt", ".pth") else None),
-    )  # fmt: skip
+def _confirm(reduction: Reduction, document: Certificate, path: Path, options: Options) -> None:
+    found = load(path, part=options.part, activation=options.activation, allow_opaque=options.allow_opaque)
     verdict = check(document, reduction.original, replace(found, source=None))
     if verdict.answer is not Answer.YES:
         raise CertificateError(f"the written file does not follow from the original ({verdict.reason}); nothing was written")

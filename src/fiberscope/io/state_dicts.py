@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as find_activation
 from fiberscope.activations import names as activation_names
-from fiberscope.errors import FormatError, InputError, UnsupportedError
+from fiberscope.errors import FormatError, InputError, PartError, UnsupportedError
 from fiberscope.io.files import Options, shapes
 from fiberscope.network import Layer, Network, Source
 
@@ -216,7 +216,8 @@ def choose(available: Mapping[str, Any], part: str | None) -> str:
     if part is None:
         if len(available) == 1:
             return next(iter(available))
-        raise InputError(f"holds {len(available)} networks: {listing}; choose one with --part NAME (part=...)")
+        text = f"holds {len(available)} networks: {listing}; choose one with --part NAME (part=...)"
+        raise PartError(text, tuple(available))
     if part not in available:
         raise InputError(f"has no part {part!r}; its networks are {listing}")
     return part

@@ -66,7 +66,7 @@ def _rounding_steps(state: State, written: Network, box: Box, dtype: np.dtype[An
 
 
 def _above(value: float) -> float:
-    return float(np.nextafter(value * (1 + 1e-9), np.inf)) if value else 0.0
+    return float(np.nextafter(value * (1 + 1e-6), np.inf)) if value else 0.0
 
 
 def _rounded_layer(layer: Layer, dtype: np.dtype[Any]) -> Layer:

@@ -1,0 +1,258 @@
+"""The commands: each loads, calls the function of its name, prints, and returns its exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fiberscope._version import __version__
+from fiberscope.cli.files import check_format, check_targets, load_network, network_files, theorem_keys, write_page
+from fiberscope.cli.options import BAD_INPUT, DONE, NO, UNDECIDED, common_options, worst
+from fiberscope.cli.output import document, emit, say
+from fiberscope.cli.running import Work, working
+from fiberscope.errors import InputError
+
+if TYPE_CHECKING:
+    from fiberscope.inspection import Inspection
+
+_EXIT_CODES = """
+Exit codes: 0 done or yes; 1 no, or redundant with --fail-on; 2 unusable input or options; 3 undecided; 70 a bug;
+130 interrupted, after printing what was proved so far.
+"""
+
+_PATH = click.Path()
+_FILE = click.Path(dir_okay=False)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES, invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)  # fmt: skip
+@click.version_option(__version__, message="fiberscope %(version)s")
+@click.pass_context
+def program(context: click.Context) -> int | None:
+    """Which networks are the same, what an architecture lets training do, and what is redundant in a network."""
+    if context.invoked_subcommand is not None:
+        return None
+    click.echo(context.get_help(), err=True)
+    return BAD_INPUT
+
+
+@program.command(
+    short_help="What is redundant, what training can do, which theorems apply.",
+    epilog="Example: fiberscope inspect model.onnx --domain '[0,1]' --html report.html",
+)
+@click.argument("paths", nargs=-1, required=True, type=_PATH)
+@click.option("--fail-on", type=click.Choice(["redundant"]), help="Exit with 1 if a network is redundant (for CI).")
+@common_options()
+def inspect(paths: tuple[str, ...], fail_on: str | None, **options: Any) -> int:
+    """Tell what is redundant in networks, what training can do, and which theorems apply.
+
+    PATHS are files, or folders that are searched for known formats.
+    """
+    begin, files = time.perf_counter(), network_files(paths)
+    check_targets(options, reads=files)
+    if len(files) > 1 or any(Path(path).is_dir() for path in paths):
+        return _inspect_many(files, fail_on, options, begin)
+    with working(options) as work:
+        result = _inspect_one(files[0], work, options)
+    emit("inspect", result.to_dict(), f"{files[0]}\n{result}", [result.network], options, begin)
+    return work.code(NO if fail_on and result.redundant else DONE)
+
+
+def _inspect_one(path: Path, work: Work, options: dict[str, Any]) -> Inspection:
+    from fiberscope.inspection import inspect as run
+
+    net = load_network(path, options)
+    with work.progress() as progress:
+        return run(net, options["domain"], budget=work.budget, progress=progress)
+
+
+def _inspect_many(files: Sequence[Path], fail_on: str | None, options: dict[str, Any], begin: float) -> int:
+    """One line for each file and one for all; a refused file is listed with its reason and decides the exit code."""
+    codes, rows, nets, redundant = [DONE], [], [], 0
+    with working(options) as work:
+        for path in files:
+            try:
+                if work.interrupted:
+                    raise InputError("not read: interrupted")
+                result = _inspect_one(path, work, options)
+            except InputError as exc:
+                codes.append(BAD_INPUT)
+                rows.append({"path": str(path), "error": str(exc).removeprefix(f"{path}: ")})
+                line = f"refused: {rows[-1]['error']}"
+            else:
+                codes.append(NO if fail_on and result.redundant else DONE)
+                rows.append({"path": str(path), **result.to_dict()})
+                nets.append(result.network)
+                redundant += result.redundant
+                line = _summary(result)
+            if not options["as_json"]:
+                say(f"{path}: {line}")
+    counts = {"files": len(files), "redundant": redundant, "refused": len(files) - len(nets)}
+    if options["as_json"]:
+        say(document("inspect", {"results": rows, "counts": counts}, nets, options["seed"], begin))
+    else:
+        say(f"{len(files)} files: {redundant} redundant, {len(nets) - redundant} not, {counts['refused']} refused")
+    write_page(options, [row for row in rows if "error" not in row])
+    return work.code(worst(codes))
+
+
+def _summary(result: Inspection) -> str:
+    before, after = result.network.hidden_count, result.reduction.network.hidden_count
+    verdict = f"{before} -> {after} hidden neurons" if result.redundant else f"{before} hidden neurons, none redundant"
+    return f"{result.network.architecture}: {verdict}"
+
+
+@program.command(
+    short_help="Remove neurons without changing the function, with a certificate.",
+    epilog="Example: fiberscope reduce model.onnx -o small.onnx",
+)
+@click.argument("path", type=_PATH)
+@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Where the smaller network goes.")
+@click.option(
+    "--certificate", type=_FILE, metavar="FILE", help="Where the certificate goes (default: OUTPUT.certificate.json)."
+)
+@click.option("--exact", "exact_only", is_flag=True, help="Only steps whose weights fit the dtype: nothing is rounded.")
+@click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the written weights.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="EPS",
+    help="Merge near copies while the certified change of every output stays below EPS on the domain.",
+)
+@common_options()
+def reduce(path: str, output: str | None, certificate: str | None, exact_only: bool, dtype: str | None,
+           tolerance: float, **options: Any) -> int:  # fmt: skip
+    """Remove neurons without changing the function, with a certificate.
+
+    The written file keeps names, shapes, dtype and metadata of the original. Without -o nothing but the report is
+    written.
+    """
+    from fiberscope.io.reduced import save_reduction
+    from fiberscope.reduction import reduce as run
+
+    if certificate and not output:
+        raise InputError("--certificate is about a written file; add -o FILE")
+    proof = certificate or (f"{output}.certificate.json" if output else None)
+    check_targets(options, output, proof, reads=[path])
+    if output:
+        check_format(output)
+    begin, net = time.perf_counter(), load_network(path, options)
+    with working(options) as work, work.progress() as progress:
+        result = run(
+            net, options["domain"], tolerance=tolerance, dtype=dtype, exact_only=exact_only, budget=work.budget,
+            progress=progress,
+        )  # fmt: skip
+    body, text = result.to_dict(), f"{path}\n{result}"
+    if output:
+        written, copied = save_reduction(result, output, force=options["force"], certificate=certificate)
+        kind = "a drop-in for" if copied else "a new file, not a copy of"
+        text += f"\nwrote {output}: {kind} {path}\nwrote {proof}: checked against both files"
+        body["output"] = {
+            "path": output, "drop_in": copied, "certificate": proof, "sha256": written.data["target"]["sha256"],
+        }  # fmt: skip
+    else:
+        text += "\nnothing written; add -o FILE"
+    emit("reduce", body, text, [net], options, begin)
+    return work.code(DONE)
+
+
+@program.command(
+    short_help="Check a certificate between two files.",
+    epilog="Example: fiberscope check small.onnx.certificate.json model.onnx small.onnx",
+)
+@click.argument("certificate", type=_PATH)
+@click.argument("f", type=_PATH)
+@click.argument("g", type=_PATH)
+@common_options(domain=False)
+def check(certificate: str, f: str, g: str, **options: Any) -> int:
+    """Check a certificate between two files; exit 0 if it is accepted and 1 if not.
+
+    F is the original, G the file that is claimed to compute the same. The checker shares no code with the search that
+    made the certificate.
+    """
+    from fiberscope.certificates import Certificate
+    from fiberscope.certificates import check as run
+    from fiberscope.results import Answer
+
+    begin = time.perf_counter()
+    check_targets(options, reads=[certificate, f, g])
+    proof, nets = Certificate.read(certificate), [load_network(path, options) for path in (f, g)]
+    verdict = run(proof, *nets)
+    body = verdict.to_dict()
+    body["certificate"] = {"path": certificate, "moves": len(proof.steps), "bound": proof.data["bound"]}
+    word = "accepted" if verdict.answer is Answer.YES else "rejected"
+    emit("check", body, f"{word}: {verdict.reason}", nets, options, begin)
+    return {Answer.YES: DONE, Answer.NO: NO, Answer.UNDECIDED: UNDECIDED}[verdict.answer]
+
+
+@program.command(
+    "smallest-sim",
+    short_help="The smallest known manifold that training cannot leave.",
+    epilog="Example: fiberscope smallest-sim model.safetensors",
+)
+@click.argument("path", type=_PATH)
+@common_options(domain=False)
+def smallest_sim(path: str, **options: Any) -> int:
+    """Find the smallest known invariant manifold of training that contains a network."""
+    from fiberscope.invariants import smallest_sim as run
+
+    begin = time.perf_counter()
+    check_targets(options, reads=[path])
+    net = load_network(path, options)
+    result = run(net)
+    emit("smallest-sim", result.to_dict(), f"{path}\n{result}", [net], options, begin)
+    return DONE
+
+
+@program.command(
+    short_help="BibTeX of theorems, or of what a saved result rests on.",
+    epilog="Example: fiberscope cite equitable-sim, or: fiberscope cite result.json",
+)
+@click.argument("what", nargs=-1)
+@common_options(domain=False)
+def cite(what: tuple[str, ...], **options: Any) -> int:
+    """Print BibTeX for theorems, or for those a saved JSON result rests on; without arguments list the theorems."""
+    from fiberscope.theorems import THEOREMS, theorem
+    from fiberscope.theorems import cite as run
+
+    begin = time.perf_counter()
+    check_targets(options, reads=what)
+    keys = list(dict.fromkeys(key for word in what for key in theorem_keys(word))) if what else list(THEOREMS)
+    rows = [theorem(key) for key in keys]
+    text = run(*keys) if what else "\n".join(f"{row.key}: {row.name}" for row in rows)
+    body = {"theorems": keys, "statements": [vars(row) for row in rows], "bibtex": run(*keys)}
+    emit("cite", body, text, [], options, begin)
+    return DONE
+
+
+@program.command(
+    short_help="A tour on a bundled network: inspect, reduce, check, report.",
+    epilog="Example: fiberscope demo --out fiberscope-demo",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    default="fiberscope-demo",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the page, the smaller network and its certificate.",
+)
+@common_options(domain=False)
+def demo(out: str, **options: Any) -> int:
+    """Inspect and reduce the bundled digits network, check the result, and write a page about it."""
+    from fiberscope.cli.tour import guided_tour as run
+
+    begin = time.perf_counter()
+    if options["html"]:
+        check_targets(options)
+    with working(options) as work, work.progress() as progress:
+        tour = run(out, page=options["html"], force=options["force"], budget=work.budget, progress=progress)
+    emit("demo", tour.to_dict(), str(tour), [tour.everywhere.network], {**options, "html": None}, begin)
+    return work.code(DONE)

@@ -1,0 +1,129 @@
+"""Files of the command line: which networks to read, which results may be written where."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fiberscope.errors import InputError
+
+if TYPE_CHECKING:
+    from fiberscope.network import Network
+
+Options = Mapping[str, Any]
+
+
+def load_network(path: str | Path, options: Options) -> Network:
+    """Read a network with the options of the command."""
+    from fiberscope.io import load
+
+    return load(path, part=options["part"], activation=options["activation"], allow_opaque=options["allow_opaque"])
+
+
+def network_files(paths: Sequence[str]) -> list[Path]:
+    """The files, and those of known formats in the folders, each once, in a fixed order.
+
+    Raises:
+        InputError: if a folder holds none.
+        OSError: if a folder cannot be read.
+    """
+    from fiberscope.io import FORMATS
+
+    suffixes = {suffix for row in FORMATS for suffix in row.suffixes}
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found[path] = None
+            continue
+        inside = sorted(p for p in _all_files(path) if p.suffix.lower() in suffixes)
+        if not inside:
+            raise InputError(f"{path}: no network file in this folder; known are {', '.join(sorted(suffixes))}")
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def _all_files(folder: Path) -> Iterator[Path]:
+    def fail(exc: OSError) -> None:
+        raise exc
+
+    for place, _, names in os.walk(folder, onerror=fail):
+        yield from (Path(place) / name for name in names)
+
+
+def check_format(path: str) -> None:
+    """Refuse, before anything is computed, a name whose format cannot be written.
+
+    Raises:
+        InputError: if the suffix is none of a format that is written.
+    """
+    from fiberscope.io import FORMATS
+
+    known = [suffix for row in FORMATS if row.writable for suffix in row.suffixes]
+    if Path(path).suffix.lower() not in known:
+        raise InputError(f"{path}: cannot write {Path(path).suffix or 'no suffix'}; known are {', '.join(known)}")
+
+
+def check_targets(options: Options, *more: str | None, reads: Iterable[str | Path] = ()) -> None:
+    """Refuse, before anything is computed, to write where that would lose a file.
+
+    Args:
+        options: of the command; `html` is one of the targets.
+        more: other files that will be written.
+        reads: files that are read and must stay.
+
+    Raises:
+        InputError: if a target exists without --force, is read, is named twice, or has no folder.
+    """
+    taken = {Path(path).resolve() for path in reads}
+    for path in (Path(name) for name in (options["html"], *more) if name):
+        if path.resolve() in taken:
+            raise InputError(f"{path}: is read or written by this command already; choose another name")
+        taken.add(path.resolve())
+        if (path.exists() or path.is_symlink()) and not options["force"]:
+            raise InputError(f"{path}: exists; use --force to overwrite it")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}")
+
+
+def write_page(options: Options, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write the page of --html, if asked for, and say so on stderr."""
+    if not options["html"] or not results:
+        return
+    from fiberscope.io.files import atomic_write
+    from fiberscope.pages import report
+    from fiberscope.results import jsonable
+
+    page = report(*(jsonable(result) for result in results))
+    atomic_write(Path(options["html"]), page.encode("utf-8"), options["force"])
+    if not options["quiet"]:
+        with suppress(BrokenPipeError):
+            click.echo(f"wrote {options['html']}", err=True)
+
+
+def theorem_keys(word: str) -> list[str]:
+    """The keys a word stands for: itself, or those of a JSON result file.
+
+    Raises:
+        InputError: if the file is no output of a command with --json.
+    """
+    path = Path(word)
+    if path.suffix != ".json" and not path.is_file():
+        return [word]
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        results = data.get("results", [data])
+        keys = [key for result in results if "error" not in result for key in result["theorems"]]
+    except FileNotFoundError as exc:
+        raise InputError(f"{word}: no such file") from exc
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        reason = type(exc).__name__
+        raise InputError(f"{word}: expected the output of a fiberscope command with --json ({reason})") from exc
+    if not all(isinstance(key, str) for key in keys):
+        raise InputError(f"{word}: expected the output of a fiberscope command with --json (theorems are no keys)")
+    return list(dict.fromkeys(keys))

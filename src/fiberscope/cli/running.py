@@ -1,0 +1,148 @@
+"""Running a command: exit codes for every outcome, Ctrl-C, the progress bar."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from fiberscope.cli.options import BAD_INPUT, BUG, DONE, INTERRUPTED
+from fiberscope.errors import InputError
+
+if TYPE_CHECKING:
+    from fiberscope.results import Budget, Progress
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code of `run`."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # names of files and layers may not fit the terminal's encoding
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # they are for programmers; what matters to a result is in it
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors are one line on stderr.
+
+    0 done or yes, 1 no, 2 unusable input or options, 3 undecided, 70 a bug, 130 interrupted.
+    """
+    from fiberscope.cli.commands import program
+
+    try:
+        code = program.main(args=list(argv), prog_name="fiberscope", standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except (KeyboardInterrupt, click.Abort):
+        return _failed("interrupted", INTERRUPTED)
+    except click.UsageError as exc:
+        hint = f" (see {exc.ctx.command_path} --help)" if exc.ctx is not None else ""
+        return _failed(f"error: {exc.format_message().rstrip('.')}{hint}", BAD_INPUT)
+    except (click.ClickException, InputError) as exc:
+        text = exc.format_message() if isinstance(exc, click.ClickException) else str(exc)
+        return _failed(f"error: {text}", BAD_INPUT)
+    except OSError as exc:
+        name = f"{exc.filename}: " if exc.filename else ""
+        return _failed(f"error: {name}{exc.strerror or exc}", BAD_INPUT)
+    except MemoryError:
+        return _failed("error: not enough memory for this network", BAD_INPUT)
+    except SystemExit:  # so click ends when the reader of its help has gone away
+        return DONE
+    except Exception as exc:  # a bare traceback would exit 1 and read as "no"
+        return _bug(exc, argv)
+
+
+def _failed(text: str, code: int) -> int:
+    click.echo(" ".join(text.split()), err=True)
+    return code
+
+
+def _bug(exc: Exception, argv: Sequence[str]) -> int:
+    wanted = "--traceback" in argv or bool(os.environ.get("FIBERSCOPE_TRACEBACK"))
+    hint = "" if wanted else " (--traceback shows where)"
+    said = f"{type(exc).__name__}: {exc}".removesuffix(": ")
+    if wanted:
+        click.echo("".join(traceback.format_exception(exc)), err=True)
+    return _failed(f"error: {said}: this is a bug in fiberscope, please report it{hint}", BUG)
+
+
+class Work:
+    """One command's search: its budget, its progress bar, and whether Ctrl-C ended it.
+
+    Args:
+        options: of the command.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.interrupted = False
+        self._seconds = options["budget"]
+        self._quiet = options["quiet"]
+
+    def stop(self, *_: Any) -> None:
+        """The first Ctrl-C ends the search and lets the result be printed; the second one stops at once."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        os.write(2, b"stopping: what is proved so far follows; Ctrl-C again stops at once\n")
+
+    @property
+    def budget(self) -> Budget:
+        """Seconds for one network, none once interrupted."""
+        from fiberscope.results import Budget
+
+        return Budget(seconds=self._seconds, cancelled=lambda: self.interrupted)
+
+    def code(self, code: int) -> int:
+        """The exit code: `code` unless interrupted."""
+        return INTERRUPTED if self.interrupted else code
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress | None]:
+        """A progress bar on stderr, if that is a terminal, from the second second on."""
+        if self._quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        # rich would send stdout to stderr while the bar is shown
+        bar = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(),
+            console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+        task, begin, shown = bar.add_task("working", total=None), time.monotonic(), False
+
+        def update(fraction: float | None, text: str) -> None:
+            nonlocal shown
+            if not shown and time.monotonic() - begin > 1:
+                bar.start()
+                shown = True
+            bar.update(task, description=text, total=None if fraction is None else 1.0, completed=fraction or 0.0)
+
+        try:
+            yield update
+        finally:
+            bar.stop()
+
+
+@contextmanager
+def working(options: Mapping[str, Any]) -> Iterator[Work]:
+    """Let Ctrl-C end the search inside instead of the program."""
+    work = Work(options)
+    try:
+        before = signal.signal(signal.SIGINT, work.stop)
+    except ValueError:  # not in the main thread, which alone gets signals
+        yield work
+        return
+    try:
+        yield work
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,197 @@
+"""The JSON Schemas shipped with the package describe what the commands print: every field, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import fiberscope as fs
+from fiberscope.cli import program
+
+jsonschema = pytest.importorskip("jsonschema")
+
+FOLDER = Path(fs.__file__).parent / "schemas"
+SCHEMAS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+ACTIVATIONS = ("relu", "tanh", "softplus", "leaky_relu", "sin", "square", "identity")
+
+
+def nodes(value: Any) -> Any:
+    """Every object inside a schema."""
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from nodes(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from nodes(item)
+
+
+def closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with every object closed, so that a field it does not describe is an error."""
+    out: dict[str, Any] = copy.deepcopy(schema)
+    merged = [id(part) for node in nodes(out) for part in node.get("allOf", [])]
+    shared = {name for node in nodes(out) for part in node.get("allOf", []) if (name := part.get("$ref"))}
+    open_too = merged + [id(out["$defs"][name.rpartition("/")[2]]) for name in shared]
+    for node in nodes(out):
+        if "allOf" in node:
+            node["unevaluatedProperties"] = False
+        elif "properties" in node and id(node) not in open_too and node.get("type") == "object":
+            node["additionalProperties"] = False
+    return out
+
+
+def reached(schema: dict[str, Any], value: Any) -> None:
+    jsonschema.Draft202012Validator(closed(schema)).validate(value)
+
+
+def printed(*argv: str | Path, code: int = 0) -> Any:
+    """The JSON document of a command, which is all that it prints to stdout."""
+    done = CliRunner().invoke(program, [str(word) for word in argv], standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    assert done.return_value == code, done.output
+
+    def refuse(name: str) -> Any:
+        raise AssertionError(f"{name} in JSON")
+
+    return json.loads(done.stdout, parse_constant=refuse)
+
+
+def networks() -> list[fs.Network]:
+    """Every activation, one to four layers, and each kind of redundancy."""
+    out = [
+        fs.Network.random(widths, activation=name, seed=len(name))
+        for name in ACTIVATIONS
+        for widths in ((2, 3, 2), (2, 3, 3, 1), (2, 2))
+    ]
+    weights = [[1.0, 2.0], [1.0, 2.0], [2.0, 4.0], [0.0, 0.0], [-1.0, -2.0], [3.0, 1.0]]
+    biases = [1.0, 1.0, 2.0, -1.0, -1.0, 0.5]
+    above = [[1.0, 1.0, 0.5, 1.0, 1.0, 0.0]]
+    out += [fs.Network.from_arrays((weights, biases), (above, [0.0]), activation=name) for name in ACTIVATIONS]
+    out.append(fs.Network.from_arrays((weights, [9.0] * 6), (above, [0.0]), activation="relu"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "twin.safetensors"
+    rows = [[0.5, 1.0], [0.5, 1.0], [1.5, 3.0], [0.1, 0.2]]
+    net = fs.Network.from_arrays(
+        (rows, [0.125, 0.125, 0.375, 0.0]), ([[1.0, 0.5, 0.25, 0.9]], [0.0]), activation="relu"
+    )
+    fs.save(net, path)
+    return path
+
+
+def test_there_is_a_schema_for_every_command() -> None:
+    assert set(SCHEMAS) == set(program.commands)
+    for name, schema in SCHEMAS.items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert schema["$id"] == f"urn:fiberscope:{name}:1"
+        tags = [node["schema"]["const"] for node in nodes(schema) if "const" in str(node.get("schema", ""))]
+        assert tags and set(tags) == {f"fiberscope/{name}/1"}
+
+
+def test_definitions_of_one_name_are_the_same_everywhere() -> None:
+    seen: dict[str, Any] = {}
+    for schema in SCHEMAS.values():
+        for name, definition in schema["$defs"].items():
+            assert seen.setdefault(name, definition) == definition, name
+
+
+def test_every_definition_is_used() -> None:
+    for command, schema in SCHEMAS.items():
+        used = {node["$ref"].rpartition("/")[2] for node in nodes(schema) if isinstance(node.get("$ref"), str)}
+        assert used == set(schema["$defs"]), command
+
+
+@pytest.mark.parametrize("domain", [None, "nonnegative", "[-1,1]"])
+def test_inspections_of_all_kinds(domain: str | None, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{k:02}.npz" for k in range(len(networks()))]
+    for path, net in zip(paths, networks(), strict=True):
+        fs.save(net, path)
+    (tmp_path / "zz.npz").write_bytes(b"PK\x03\x04")
+    chosen = ["--domain", domain] if domain else []
+    data = printed("inspect", tmp_path, "--json", *chosen, code=2)
+    reached(SCHEMAS["inspect"], data)
+    assert data["counts"]["files"] == len(paths) + 1 == len(data["results"])
+    assert data["counts"]["refused"] == 1
+    assert [row["path"] for row in data["results"]] == [str(p) for p in (*paths, tmp_path / "zz.npz")]
+    one = printed("inspect", paths[-1], "--json", *chosen)
+    reached(SCHEMAS["inspect"], one)
+    same = {key: value for key, value in data["results"][-2].items() if key not in ("path", "wall_s", "reduction")}
+    assert {key: one[key] for key in same} == same
+
+
+MANNERS = [(), ("--exact",), ("--dtype", "float16"), ("--domain", "[0,1]", "--tolerance", "0.5")]
+
+
+@pytest.mark.parametrize("more", MANNERS)
+def test_reductions(more: tuple[str, ...], model: Path, tmp_path: Path) -> None:
+    reached(SCHEMAS["reduce"], printed("reduce", model, "--json", *more))
+    data = printed("reduce", model, "-o", tmp_path / "small.safetensors", "--json", *more)
+    reached(SCHEMAS["reduce"], data)
+    assert data["hidden_after"] < data["hidden_before"] == 4
+    proof = data["output"]["certificate"]
+    verdict = printed("check", proof, model, data["output"]["path"], "--json")
+    reached(SCHEMAS["check"], verdict)
+    assert (verdict["answer"], verdict["certificate"]["path"]) == ("YES", proof)
+    assert verdict["inputs"][1]["sha256"] == data["output"]["sha256"]
+    refused = printed("check", proof, model, model, "--json", code=1)
+    reached(SCHEMAS["check"], refused)
+    assert refused["answer"] == "NO" and refused["counterexample"]
+
+
+def test_the_other_commands(model: Path, tmp_path: Path) -> None:
+    reached(SCHEMAS["smallest-sim"], printed("smallest-sim", model, "--json"))
+    for net in networks():
+        fs.save(net, tmp_path / "net.npz", force=True)
+        reached(SCHEMAS["smallest-sim"], printed("smallest-sim", tmp_path / "net.npz", "--json"))
+    reached(SCHEMAS["cite"], printed("cite", "--json"))
+    reached(SCHEMAS["cite"], printed("cite", "scaling-balance", "lossless-moves", "--json"))
+    reached(SCHEMAS["demo"], printed("demo", "--out", tmp_path / "tour", "--json"))
+
+
+def test_a_schema_refuses_what_is_wrong(model: Path) -> None:
+    good = printed("inspect", model, "--json")
+    schema = SCHEMAS["inspect"]
+    jsonschema.validate(good, schema)
+    for change in (
+        {"schema": "fiberscope/inspect/2"},
+        {"inputs": [{"path": "x"}]},
+        {"fiber": {}},
+        {"findings": [{"text": "x", "rigor": "CERTAIN", "level": "note", "layer": None}]},
+        {"reduction": None},
+        {"wall_s": -1},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**good, **change}, schema)
+    for name in good:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({key: value for key, value in good.items() if key != name}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        reached(schema, {**good, "surprise": 1})
+
+
+def test_networks_whose_floats_overflow_give_json_without_nan(tmp_path: Path) -> None:
+    big = fs.Network.from_arrays(([[1e200], [1e200]], [0.0, 1.0]), ([[1e200, 1e200]], [0.0]), activation="relu")
+    fs.save(big, tmp_path / "big.npz")
+    data = printed("inspect", tmp_path / "big.npz", "--json")
+    reached(SCHEMAS["inspect"], data)
+    assert data["balance"][0]["min"] is None or abs(float(data["balance"][0]["min"])) > 1e300
+
+
+def test_real_networks(shared: Path) -> None:
+    folders = [shared / "models" / name for name in ("vnncomp2020_tanh", "nnequivalence_h5", "lyapunov_stable")]
+    for folder in filter(Path.is_dir, folders):
+        argv = ["inspect", str(folder), "--json", "--budget", "2"]
+        done = CliRunner().invoke(program, argv, standalone_mode=False)
+        assert done.exception is None and done.return_value in (0, 2), done.output
+        data = json.loads(done.stdout)
+        reached(SCHEMAS["inspect"], data)
+        assert all("\n" not in row.get("error", "") for row in data["results"])
