@@ -27,7 +27,7 @@ def test_json_file(tmp_path):
         Box.parse(str(path), 2)
 
 
-@pytest.mark.parametrize("text", ["[1]", "[a,b]", "[1,2,3]", "nowhere.json"])
+@pytest.mark.parametrize("text", ["[1]", "[0,1", "[a,b]", "[1,2,3]", "nowhere.json"])
 def test_bad_text(text):
     with pytest.raises(InputError):
         Box.parse(text, 2)

@@ -20,8 +20,6 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "fiberscope"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("demo",),
-    ("demo",),
     ("pages",),  # the function is fiberscope.report, so the package cannot be
     ("inspection", "training"),
     ("invariants", "fibers", "meanfield", "io"),

@@ -263,3 +263,29 @@ def test_folded_normalisation_is_rounded_in_the_files_own_numbers():
         for a, b in zip(net.exact(x), small.network.exact(x), strict=True)
     )
     assert 0 < worst <= small.rounding.constant < 1e-4
+
+
+def test_always_negative_leaky_neurons_are_linear_too():
+    net = Network.from_arrays(
+        (np.array([[1.0], [2.0], [-1.0], [0.5]]), np.full(4, -8.0)), (np.array([[1.0, -1, 2, 3], [0, 1, 1, 4]]), np.zeros(2)),
+        activation=activation("leaky_relu", Fraction(1, 4)),
+    )  # fmt: skip
+    small = reduce(net, "[-1,1]", dtype=np.float64)
+    assert small.exact.widths == (1, 1, 2)
+    same_function(net, small.exact, [[Fraction(k, 7)] for k in range(-7, 8)])
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=15)
+def test_map_factors_give_the_old_outputs(seed):
+    rng = np.random.default_rng(seed)
+    net = planted(rng, (3, 5, 4, 2), "relu" if seed % 2 else "tanh", 3)
+    small = reduce(net, dtype=np.float64)
+    x = rng.standard_normal((20, 3))
+    old, new = net.preactivations(x), small.network.preactivations(x)
+    for layer, rows in enumerate(small.neuron_map):
+        act = net.layers[layer].activation
+        for row in rows:
+            for i, factor in zip(row["old"], row.get("factors", ()), strict=False):
+                expected = float(Fraction(factor)) * act(new[layer][:, row["new"][0]])
+                np.testing.assert_allclose(act(old[layer][:, i]), expected, rtol=1e-9, atol=1e-9)

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
-BallFunction = Callable[[Any], Any]
+Ball = Any
+"""An `arb` of python-flint."""
+BallFunction = Callable[[Ball], Ball]
 """A function of one `arb` that returns an `arb`."""
 
 _PRECISION = 90
@@ -61,7 +63,8 @@ def enclose(
 
     Args:
         function: on `arb` balls.
-        low, high: ends of the intervals, infinite ones allowed, any equal shapes.
+        low: lower ends of the intervals, infinite ones allowed, any shape.
+        high: upper ends, of the same shape.
         limits: values at -inf and +inf.
         extrema: brackets (a, b) around all points where monotony changes.
         image: a proved enclosure of all values, which the result is clipped to.
@@ -82,7 +85,9 @@ def enclose(
     return out[0].reshape(low.shape), out[1].reshape(low.shape)
 
 
-def enclose_wave(function: BallFunction, low: FloatArray, high: FloatArray, shift: float) -> tuple[FloatArray, FloatArray]:
+def enclose_wave(
+    function: BallFunction, low: FloatArray, high: FloatArray, shift: float
+) -> tuple[FloatArray, FloatArray]:
     """Enclosures of a wave with maxima 1 at pi (2 k + shift) and minima -1 half a period later."""
     out = np.empty((2, low.size))
     for k, (a, b) in enumerate(zip(low.reshape(-1).tolist(), high.reshape(-1).tolist(), strict=True)):

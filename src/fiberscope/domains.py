@@ -79,7 +79,7 @@ class Box:
             return cls.nonnegative(n)
         if word.startswith("["):
             try:
-                ends = [float(part) for part in word.strip("[]").split(",")]
+                ends = [float(part) for part in word[1:-1].split(",")] if word.endswith("]") else []
             except ValueError:
                 ends = []
             if len(ends) != 2:

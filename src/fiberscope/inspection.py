@@ -254,8 +254,9 @@ def _balances(net: Network) -> tuple[tuple[Balance, ...], str]:
         if layer.activation.homogeneity != 1:
             without.append(layer.activation.label)
             continue
-        inside = (layer.weight64**2).sum(axis=1) + layer.bias64**2
-        out.append(Balance(k, tuple((inside - (above.weight64**2).sum(axis=0)).tolist())))
+        with np.errstate(over="ignore", invalid="ignore"):  # inf and NaN say that float64 cannot hold the value
+            inside = (layer.weight64**2).sum(axis=1) + layer.bias64**2
+            out.append(Balance(k, tuple((inside - (above.weight64**2).sum(axis=0)).tolist())))
     names = ", ".join(dict.fromkeys(without))
     return tuple(out), f"{names} has no such law: it is not positively homogeneous" if without else ""
 

@@ -109,19 +109,21 @@ _ROWS = (
     Theorem(
         "orbit-invariance",
         "Gradient flow stays in the orbit",
-        "For every loss and every data set, gradient flow keeps theta in the orbit of theta under the family of vector fields "
-        "grad_theta <c, F(theta)(x)>; a structural invariant manifold is a union of such orbits.",
+        "For every loss and every data set, gradient flow keeps theta in the orbit of theta under the "
+        "family of vector fields grad_theta <c, F(theta)(x)>; a structural invariant manifold is a union of "
+        "such orbits.",
         ("F is differentiable in theta along the flow",),
         ("zhao2025sims",),
+        "Theorem 3.1 of the reference",
     ),
     Theorem(
         "equitable-sim",
         "Equitable partitions are invariant manifolds",
-        "Let P_l be orthogonal projectors with P_0 = I, P_L = I such that s maps range P_l into itself and Diag(s'(z)) maps "
-        "range P_l into itself for z in it. Then {W_l P_(l-1) = P_l W_l, b_l in range P_l} is invariant under gradient flow "
-        "for every loss and data set, and the parts (1 - P_l) W_l (1 - P_(l-1)) are constant. Partitions into classes give "
-        "such projectors: 0/1 indicators for any s, signed ones for odd s, positive weights for positively homogeneous s, "
-        "null neurons where s(0) = 0.",
+        "Let P_l be orthogonal projectors with P_0 = I, P_L = I such that s maps range P_l into itself and "
+        "Diag(s'(z)) maps range P_l into itself for z in it. Then {W_l P_(l-1) = P_l W_l, b_l in range P_l} "
+        "is invariant under gradient flow for every loss and data set, and the parts (1 - P_l) W_l (1 - "
+        "P_(l-1)) are constant. Partitions into classes give such projectors: 0/1 indicators for any s, "
+        "signed ones for odd s, positive weights for positively homogeneous s, null neurons where s(0) = 0.",
         ("the chain's weights are the parameters that are trained", "s' is the same function in every forward pass"),
         ("zhao2025sims", "fiberscope"),
         "proved in the documentation; the classes found are verified over Q",
@@ -129,17 +131,19 @@ _ROWS = (
     Theorem(
         "reduced-network",
         "Training on the manifold is training of a narrower network",
-        "On that manifold f equals the network with weights R_l = (E_l^T E_l)^(-1) E_l^T W_l E_(l-1), and gradient flow acts on "
-        "R_AB with the multiplier n_B / n_A and on biases with 1 / n_A, where n_A is the squared length of the class vector.",
+        "On that manifold f equals the network with weights R_l = (E_l^T E_l)^(-1) E_l^T W_l E_(l-1), and "
+        "gradient flow acts on R_AB with the multiplier n_B / n_A and on biases with 1 / n_A, where n_A is "
+        "the squared length of the class vector.",
         ("the hypotheses of equitable-sim",),
         ("zhao2025sims", "fiberscope"),
     ),
     Theorem(
         "two-layer-sims",
         "The invariant manifolds of two-layer networks",
-        "For two-layer networks with softplus, sigmoid or tanh the orbit of theta has dimension D K + (output biases), with K the "
-        "number of classes of neurons that are equal (for tanh: up to sign, without zero neurons) and D the parameters of a "
-        "neuron; every closed invariant manifold is a union of such strata.",
+        "For two-layer networks with softplus, sigmoid or tanh the orbit of theta has dimension D K + "
+        "(output biases), with K the number of classes of neurons that are equal (for tanh: up to sign, "
+        "without zero neurons) and D the parameters of a neuron; every closed invariant manifold is a union "
+        "of such strata.",
         ("two affine layers", "the activation is softplus, sigmoid or tanh"),
         ("zhao2025sims", "fiberscope"),
         "strata verified exactly for widths up to 4; no proof for all widths is claimed",
@@ -147,17 +151,18 @@ _ROWS = (
     Theorem(
         "permutation-scaling",
         "Permutation and positive scaling keep the function",
-        "Permuting the neurons of a layer, or multiplying (w_i, b_i) by t > 0 and the outgoing column by 1/t where "
-        "s(t z) = t s(z), keeps the function; the rank of the scalings at theta bounds the dimension of the fiber from below.",
+        "Permuting the neurons of a layer, or multiplying (w_i, b_i) by t > 0 and the outgoing column by "
+        "1/t where s(t z) = t s(z), keeps the function; the rank of the scalings at theta bounds the "
+        "dimension of the fiber from below.",
         ("s is positively homogeneous of degree 1 on the scaled neurons",),
         ("phuong2020functional",),
     ),
     Theorem(
         "relu-fiber-dimension",
         "Dimension of the fiber of a three-layer bottleneck ReLU network",
-        "For generic parameters with s split, d dead and a always-active second-layer neurons the fiber has dimension "
-        "n1 + s + d (n1 + 1 + n3) + a (n1 + n3 + 1) - r (n1 + n3 - r) + h, r = min(a, n1, n3), h = 1 if a first-layer neuron is "
-        "hidden behind the second layer; M - n3 if s + a = 0.",
+        "For generic parameters with s split, d dead and a always-active second-layer neurons the fiber has "
+        "dimension n1 + s + d (n1 + 1 + n3) + a (n1 + n3 + 1) - r (n1 + n3 - r) + h, r = min(a, n1, n3), h "
+        "= 1 if a first-layer neuron is hidden behind the second layer; M - n3 if s + a = 0.",
         ("three affine layers with ReLU", "n1 <= n0 and rank W1 = n1", "generic parameters for their signs"),
         ("gegenfurtner2026symmetries",),
         "for generic parameters; compared with exact Jacobian ranks on thousands of networks",
@@ -165,41 +170,42 @@ _ROWS = (
     Theorem(
         "tanh-identifiability",
         "Two-layer tanh networks are determined up to permutation and sign",
-        "If no hidden neuron is constant, unread, or equal to another up to sign, the parameters of a two-layer tanh network are "
-        "determined by its function up to permutations and sign changes of neurons; the fiber is finite.",
+        "If no hidden neuron is constant, unread, or equal to another up to sign, the parameters of a "
+        "two-layer tanh network are determined by its function up to permutations and sign changes of "
+        "neurons; the fiber is finite.",
         ("two affine layers with tanh", "no neuron is constant or unread", "no two neurons are equal up to sign"),
         ("sussmann1992uniqueness",),
     ),
     Theorem(
         "scaling-balance",
         "Balancedness is conserved",
-        "|w_i|^2 + b_i^2 - |v_i|^2 is constant under gradient flow for every loss and data set, w_i, b_i the incoming and v_i the "
-        "outgoing weights of a neuron.",
+        "|w_i|^2 + b_i^2 - |v_i|^2 is constant under gradient flow for every loss and data set, w_i, b_i "
+        "the incoming and v_i the outgoing weights of a neuron.",
         ("s is positively homogeneous of degree 1", "the chain's weights are the parameters that are trained"),
         ("marcotte2023abide", "du2018algorithmic"),
     ),
     Theorem(
         "lossless-moves",
         "Elementary moves keep the function",
-        "Dropping an unread neuron, folding a constant one into the next bias, merging neurons whose rows are multiples that the "
-        "activation forgives, and rewriting a block of always-linear neurons with the same linear map keep f(x) for every x in "
-        "the domain.",
+        "Dropping an unread neuron, folding a constant one into the next bias, merging neurons whose rows "
+        "are multiples that the activation forgives, and rewriting a block of always-linear neurons with "
+        "the same linear map keep f(x) for every x in the domain.",
         ("each move's own condition, replayed over Q by the checker",),
         ("gegenfurtner2026symmetries", "fiberscope"),
     ),
     Theorem(
         "interval-enclosure",
         "Outward-rounded enclosures",
-        "Intervals, and linear relaxations substituted back to the input, enclose every pre-activation on a box when the a-priori "
-        "error of each floating-point dot product is added outward.",
+        "Intervals, and linear relaxations substituted back to the input, enclose every pre-activation on a "
+        "box when the a-priori error of each floating-point dot product is added outward.",
         ("IEEE 754 double precision, round to nearest",),
         ("zhang2018efficient", "salman2019convex", "higham2002accuracy"),
     ),
     Theorem(
         "lipschitz-difference",
         "Two networks of one shape differ by at most a propagated bound",
-        "|dz_l| <= |W'_l| |dh_(l-1)| + |dW_l| |h_(l-1)| + |db_l| and |dh_l| <= Lip(s) |dz_l|, entry by entry, with |h_l| enclosed on "
-        "the domain or by a + b |x|_inf.",
+        "|dz_l| <= |W'_l| |dh_(l-1)| + |dW_l| |h_(l-1)| + |db_l| and |dh_l| <= Lip(s) |dz_l|, entry by "
+        "entry, with |h_l| enclosed on the domain or by a + b |x|_inf.",
         ("the activations have finite Lipschitz constants where they run",),
         ("higham2002accuracy", "fiberscope"),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from fiberscope.cli.files import check_format, check_targets, load_network, netw
 from fiberscope.cli.options import BAD_INPUT, DONE, NO, UNDECIDED, common_options, worst
 from fiberscope.cli.output import document, emit, say
 from fiberscope.cli.running import Work, working
-from fiberscope.errors import InputError
+from fiberscope.errors import InputError, PartError
 
 if TYPE_CHECKING:
     from fiberscope.inspection import Inspection
@@ -58,8 +59,13 @@ def inspect(paths: tuple[str, ...], fail_on: str | None, **options: Any) -> int:
     check_targets(options, reads=files)
     if len(files) > 1 or any(Path(path).is_dir() for path in paths):
         return _inspect_many(files, fail_on, options, begin)
-    with working(options) as work:
-        result = _inspect_one(files[0], work, options)
+    try:
+        with working(options) as work:
+            result = _inspect_one(files[0], work, options)
+    except PartError:
+        if not options["allow_opaque"]:
+            raise
+        return _inspect_many(files, fail_on, options, begin)
     emit("inspect", result.to_dict(), f"{files[0]}\n{result}", [result.network], options, begin)
     return work.code(NO if fail_on and result.redundant else DONE)
 
@@ -73,31 +79,41 @@ def _inspect_one(path: Path, work: Work, options: dict[str, Any]) -> Inspection:
 
 
 def _inspect_many(files: Sequence[Path], fail_on: str | None, options: dict[str, Any], begin: float) -> int:
-    """One line for each file and one for all; a refused file is listed with its reason and decides the exit code."""
+    """One line for each network and one for all; a refused file is listed with its reason and decides the exit code.
+
+    Of a file that holds several networks each is inspected, unless --part names one.
+    """
     codes, rows, nets, redundant = [DONE], [], [], 0
+    waiting = deque((path, options) for path in files)
     with working(options) as work:
-        for path in files:
+        while waiting:
+            path, chosen = waiting.popleft()
+            row = {"path": str(path)} if chosen["part"] is None else {"path": str(path), "part": chosen["part"]}
             try:
                 if work.interrupted:
                     raise InputError("not read: interrupted")
-                result = _inspect_one(path, work, options)
+                result = _inspect_one(path, work, chosen)
+            except PartError as exc:
+                waiting.extendleft((path, {**options, "part": name}) for name in reversed(exc.parts))
+                continue
             except InputError as exc:
                 codes.append(BAD_INPUT)
-                rows.append({"path": str(path), "error": str(exc).removeprefix(f"{path}: ")})
+                rows.append({**row, "error": str(exc).removeprefix(f"{path}: ")})
                 line = f"refused: {rows[-1]['error']}"
             else:
                 codes.append(NO if fail_on and result.redundant else DONE)
-                rows.append({"path": str(path), **result.to_dict()})
+                rows.append({**row, **result.to_dict()})
                 nets.append(result.network)
                 redundant += result.redundant
                 line = _summary(result)
             if not options["as_json"]:
-                say(f"{path}: {line}")
-    counts = {"files": len(files), "redundant": redundant, "refused": len(files) - len(nets)}
+                say(" ".join(row.values()) + f": {line}")
+    counts = {"files": len(files), "networks": len(nets), "redundant": redundant, "refused": len(rows) - len(nets)}
     if options["as_json"]:
         say(document("inspect", {"results": rows, "counts": counts}, nets, options["seed"], begin))
     else:
-        say(f"{len(files)} files: {redundant} redundant, {len(nets) - redundant} not, {counts['refused']} refused")
+        several = "" if len(nets) + counts["refused"] == len(files) else f", {len(rows)} networks"
+        say(f"{len(files)} files{several}: {redundant} redundant, {len(nets) - redundant} not, {counts['refused']} refused")
     write_page(options, [row for row in rows if "error" not in row])
     return work.code(worst(codes))
 
@@ -143,7 +159,13 @@ def reduce(path: str, output: str | None, certificate: str | None, exact_only: b
     check_targets(options, output, proof, reads=[path])
     if output:
         check_format(output)
-    begin, net = time.perf_counter(), load_network(path, options)
+    begin = time.perf_counter()
+    try:
+        net = load_network(path, options)
+    except PartError:
+        if not options["allow_opaque"]:
+            raise
+        return _reduce_chains(path, output, exact_only, options, begin)
     with working(options) as work, work.progress() as progress:
         result = run(
             net, options["domain"], tolerance=tolerance, dtype=dtype, exact_only=exact_only, budget=work.budget,
@@ -160,6 +182,31 @@ def reduce(path: str, output: str | None, certificate: str | None, exact_only: b
     else:
         text += "\nnothing written; add -o FILE"
     emit("reduce", body, text, [net], options, begin)
+    return work.code(DONE)
+
+
+def _reduce_chains(path: str, output: str | None, exact_only: bool, options: dict[str, Any], begin: float) -> int:
+    """Reduce every chain between opaque nodes, for all real inputs of each, and write them into a copy of the model."""
+    from fiberscope.io.onnx import read_parts
+    from fiberscope.io.reduced import save_chain_reductions
+    from fiberscope.reduction import reduce as run
+
+    if options["domain"] not in (None, "everywhere"):
+        raise InputError(f"{path}: --domain is about the inputs of one chain; name it with --part")
+    model = read_parts(Path(path))
+    with working(options) as work, work.progress() as progress:
+        results = [run(net, exact_only=exact_only, budget=work.budget, progress=progress) for net in model.chains]
+    names = [f"chain{k + 1}" for k in range(len(results))]
+    text = "\n".join(f"{path} {name}\n{result}" for name, result in zip(names, results, strict=True))
+    kinds = ", ".join(dict.fromkeys(operator for _, operator in model.opaque))
+    text += f"\nopaque nodes left alone: {kinds}; nothing is said about the whole model"
+    body: dict[str, Any] = {"results": [{"part": n, **r.to_dict()} for n, r in zip(names, results, strict=True)]}
+    body["skipped"] = [{"layer": name, "reason": f"opaque operator {kind}"} for name, kind in model.opaque]
+    if output:
+        proofs = save_chain_reductions(model, results, output, force=options["force"])
+        text += "\n" + "\n".join(f"wrote {place}" for place in (output, *proofs))
+        body["output"] = {"path": output, "drop_in": True, "certificates": [str(p) for p in proofs]}
+    emit("reduce", body, text, list(model.chains), options, begin)
     return work.code(DONE)
 
 

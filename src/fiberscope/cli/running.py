@@ -122,10 +122,10 @@ class Work:
 
         def update(fraction: float | None, text: str) -> None:
             nonlocal shown
+            bar.update(task, description=text, total=None if fraction is None else 1.0, completed=fraction or 0.0)
             if not shown and time.monotonic() - begin > 1:
                 bar.start()
                 shown = True
-            bar.update(task, description=text, total=None if fraction is None else 1.0, completed=fraction or 0.0)
 
         try:
             yield update
