@@ -52,7 +52,11 @@ def networks(path: Path) -> list[tuple[str, fs.Network]]:
 
 def add(row: Row, net: fs.Network) -> None:
     """Reduce one network twice and add it to its group."""
-    box = net.source.box if net.source is not None and net.source.box is not None else fs.Box.parse("[0,1]", net.widths[0])
+    box = (
+        net.source.box
+        if net.source is not None and net.source.box is not None
+        else fs.Box.parse("[0,1]", net.widths[0])
+    )
     start = time.perf_counter()
     wide, narrow = fs.reduce(net, budget=BUDGET), fs.reduce(net, box, budget=BUDGET)
     for reduction in (wide, narrow):
@@ -72,7 +76,11 @@ def main(folder: Path, target: Path) -> None:
     refused: list[str] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES):
         parts = path.relative_to(folder).parts
-        group = parts[0] if len(parts) < 3 or parts[0] not in ("vnncomp2022", "archcomp2023", "sb3_zoo") else "/".join(parts[:2])
+        group = (
+            parts[0]
+            if len(parts) < 3 or parts[0] not in ("vnncomp2022", "archcomp2023", "sb3_zoo")
+            else "/".join(parts[:2])
+        )
         try:
             for name, net in networks(path):
                 print(f"{path.name} {name}", file=sys.stderr)
@@ -82,9 +90,8 @@ def main(folder: Path, target: Path) -> None:
     text = HEAD.format(budget=BUDGET)
     for group, row in rows.items():
         rounding = f"{row.rounding:.1e}" if row.rounding else "0"
-        text += (
-            f"| {group} | {row.files} | {row.before} | {row.everywhere} | {row.on_box} | {rounding} | {row.seconds:.1f} |\n"
-        )
+        cells = (group, row.files, row.before, row.everywhere, row.on_box, rounding, f"{row.seconds:.1f}")
+        text += "| " + " | ".join(map(str, cells)) + " |\n"
     if refused:
         text += "\nFiles refused, with the reason given:\n\n" + "\n".join(refused) + "\n"
     target.write_text(text, encoding="utf-8")

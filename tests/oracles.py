@@ -41,40 +41,40 @@ def is_multiple(row, other, *, sign, scale):
 
 
 def coarsest_equitable(net: Network, *, signed: bool):
-    """Colour refinement over Q; for odd activations on the double cover (i, +), (i, -) with W -> [[W, -W], [-W, W]] / 2.
+    """Colour refinement over Q; for odd activations on the double cover (i, +-) with W -> [[W, -W], [-W, W]] / 2.
 
     Returns, per hidden layer, a set of frozensets of neurons (signs forgotten) and the set of null neurons.
     """
     weights = [rational_rows(layer.weight) for layer in net.layers]
     biases = [rational_rows(layer.bias) for layer in net.layers]
     signs = (1, -1) if signed else (1,)
-    nodes = [[(l, i, s) for i in range(n) for s in signs] for l, n in enumerate(net.widths)]
+    nodes = [[(k, i, s) for i in range(n) for s in signs] for k, n in enumerate(net.widths)]
     colour = {}
-    for l, layer in enumerate(nodes):
+    for k, layer in enumerate(nodes):
         for node in layer:
-            visible = l in (0, net.depth)
-            colour[node] = (l, node[1], node[2]) if visible else (l,)
+            visible = k in (0, net.depth)
+            colour[node] = (k, node[1], node[2]) if visible else (k,)
 
-    def weight(l, i, s, j, t):
-        return Fraction(s * t, len(signs)) * weights[l][i][j]
+    def weight(k, i, s, j, t):
+        return Fraction(s * t, len(signs)) * weights[k][i][j]
 
     while True:
         new = {}
-        for l, layer in enumerate(nodes):
+        for k, layer in enumerate(nodes):
             for node in layer:
                 _, i, s = node
-                if l in (0, net.depth):
+                if k in (0, net.depth):
                     new[node] = colour[node]
                     continue
                 below, above = {}, {}
-                for lower in nodes[l - 1]:
+                for lower in nodes[k - 1]:
                     key = colour[lower]
-                    below[key] = below.get(key, 0) + weight(l - 1, i, s, lower[1], lower[2])
-                for upper in nodes[l + 1]:
+                    below[key] = below.get(key, 0) + weight(k - 1, i, s, lower[1], lower[2])
+                for upper in nodes[k + 1]:
                     key = colour[upper]
-                    above[key] = above.get(key, 0) + weight(l, upper[1], upper[2], i, s)
+                    above[key] = above.get(key, 0) + weight(k, upper[1], upper[2], i, s)
                 new[node] = (
-                    colour[node], s * biases[l - 1][i],
+                    colour[node], s * biases[k - 1][i],
                     tuple(sorted(below.items(), key=repr)), tuple(sorted(above.items(), key=repr)),
                 )  # fmt: skip
         names = {value: k for k, value in enumerate(sorted(set(new.values()), key=repr))}
@@ -83,12 +83,12 @@ def coarsest_equitable(net: Network, *, signed: bool):
             break
         colour = new
     out = []
-    for l in range(1, net.depth):
-        null = {i for _, i, s in nodes[l] if signed and new[l, i, 1] == new[l, i, -1]}
+    for k in range(1, net.depth):
+        null = {i for _, i, s in nodes[k] if signed and new[k, i, 1] == new[k, i, -1]}
         groups = {}
-        for i in range(net.widths[l]):
+        for i in range(net.widths[k]):
             if i not in null:
-                key = frozenset(new[l, i, s] for s in signs)
+                key = frozenset(new[k, i, s] for s in signs)
                 groups.setdefault(key, set()).add(i)
         out.append(({frozenset(g) for g in groups.values()}, null))
     return out

@@ -18,7 +18,10 @@ def exact_preactivations(net, x):
     out = []
     for layer in net.layers:
         weight = [[Fraction(v) for v in row] for row in layer.weight.tolist()]
-        z = [sum((w * v for w, v in zip(row, h, strict=True)), Fraction(b)) for row, b in zip(weight, layer.bias.tolist(), strict=True)]
+        z = [
+            sum((w * v for w, v in zip(row, h, strict=True)), Fraction(b))
+            for row, b in zip(weight, layer.bias.tolist(), strict=True)
+        ]
         out.append(z)
         h = [layer.activation.value(v) for v in z]
     return out
@@ -83,7 +86,9 @@ def test_any_slopes_are_sound(seed):
 
 
 def test_unbounded_boxes_keep_sign_arguments():
-    net = Network.from_arrays(([[1.0, 0], [0, -1.0]], [0, 0]), ([[1.0, 2.0], [-1.0, -1.0]], [0, 0]), ([[1.0, 1.0]], [0]), activation="relu")
+    net = Network.from_arrays(
+        ([[1.0, 0], [0, -1.0]], [0, 0]), ([[1.0, 2.0], [-1.0, -1.0]], [0, 0]), ([[1.0, 1.0]], [0]), activation="relu"
+    )
     bounds = preactivation_bounds(net, Box.everywhere(2))
     assert bounds.lower[1].tolist() == [0.0, -np.inf] and bounds.upper[1].tolist() == [np.inf, 0.0]
     assert [u.tolist() for u in unstable(bounds, net)] == [[0, 1], []]

@@ -403,6 +403,7 @@ def test_file_hashes_must_agree_where_both_are_known() -> None:
         ("slopes", lambda d: d["steps"][0].update(method="interval"), "slopes"),
         ("slopes", lambda d: d["steps"][0].update(slopes={"1": {"0": {"upper": [0.5]}}}), "expected 2"),
         ("slopes", lambda d: d["steps"][0].update(slopes={"1": {"0": {"upper": [0.5, 1.5]}}}), "[0, 1]"),
+        ("slopes", lambda d: d["steps"][0].update(slopes={"1": {"0": {"upper": [-0.5, 0.5]}}}), "[0, 1]"),
         ("slopes", lambda d: d["steps"][0].update(slopes={"1": {"7": {"upper": [0.5, 1]}}}), "neuron 7"),
         ("slopes", lambda d: d["domain"].update(lower=[-1.0]), "ends"),
         ("slopes", lambda d: d["domain"].update(origin="everywhere"), "finite"),
@@ -544,6 +545,36 @@ def test_a_merge_compares_the_biases_too() -> None:
     assert verdict.answer is Answer.NO and verdict.reason.startswith("step 0")
 
 
+def test_enclosures_keep_to_their_neurons() -> None:
+    """Neuron 0 is dead and not read; when it is gone, neuron 1 takes its index but not its enclosure."""
+    f = nets(([[0.5, 0.0], [1.0, 1.0]], [-4.0, 0.0]), ([[0.0, 2.0]], [1.0]))
+    drop = {"move": "drop", "layer": 0, "neurons": [0]}
+    dead = {"move": "constant", "layer": 0, "neurons": [0], "values": ["0"]}
+    g = nets(([[1.0, 1.0]], [0.0]), ([[0.0]], [1.0]))
+    verdict = check(claim(f, g, [BOUND, drop, dead], UNIT), f, g)
+    assert verdict.answer is Answer.NO and verdict.counterexample["step"] == 2
+    true = nets(([[1.0, 1.0]], [0.0]), ([[2.0]], [1.0]))
+    assert check(claim(f, true, [BOUND, dead], UNIT), f, true).answer is Answer.YES
+
+
+def test_a_cleared_neuron_loses_its_enclosure() -> None:
+    """Before it was cleared y0 >= 2 made y1 + y0 - 3 active; at y0 = 0 that neuron is not."""
+    last = ([[1.0, 1.0]], [0.0])
+    f = nets(([[1.0, 0.0], [0.0, 1.0]], [3.0, 3.0]), ([[0.0, 1.0], [0.0, 1.0]], [0.0, 0.0]), last)
+    g = nets(([[0.0, 0.0], [0.0, 1.0]], [0.0, 3.0]), ([[1.0, 1.0], [-1.0, 1.0]], [-3.0, 5.0]), ([[1.0, 1.0]], [-2.0]))
+    steps = [
+        BOUND,
+        {"move": "clear", "layer": 0, "neurons": [0]},
+        {
+            "move": "fold", "layer": 1, "neurons": [0, 1], "rows": [["1", "1"], ["-1", "1"]],
+            "biases": ["-3", "5"], "columns": [["1", "1"]],
+        },
+    ]  # fmt: skip
+    data = claim(f, g, steps, UNIT)
+    verdict = check(data, f, g)
+    assert verdict.answer is Answer.NO and verdict.counterexample["step"] == 2 and not holds(data, f, g)
+
+
 # ---- files
 
 
@@ -583,6 +614,13 @@ def test_hostile_json_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(CertificateError) as caught:
         Certificate.from_json(text)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_keys_may_not_be_repeated() -> None:
+    text = json.dumps(case_round()[0])
+    Certificate.from_json(text)
+    with pytest.raises(CertificateError, match='"bound" appears twice'):
+        Certificate.from_json(text[:-1] + ', "bound": null}')
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
@@ -685,6 +723,16 @@ def test_rounding_agrees_with_rationals(array: Any) -> None:
                 matrix.rounded(dtype)
         else:
             assert (matrix.rounded(dtype).near == expected.astype(np.float64)).all()
+
+
+def test_sums_and_products_that_two_floats_cannot_hold() -> None:
+    column = Matrix.of(np.array([[1.0], [2.0**-60], [2.0**-120], [3 * 2.0**-200]]))
+    total = combined_rows(column, [[(i, Fraction(1)) for i in range(4)]])
+    assert total.entry(0, 0) == 1 + Fraction(1, 2**60) + Fraction(1, 2**120) + Fraction(3, 2**200)
+    b = 1 + 2.0**-52
+    rounded = Matrix.of(np.array([[3 * b], [b]]))  # 3 b is no float
+    assert first_unequal(rounded, [(0, 1, Fraction(3))]) == 0
+    assert combined_rows(rounded, [[(1, Fraction(3))]]).entry(0, 0) == 3 * Fraction(b)
 
 
 def test_a_tail_breaks_ties_and_counts_as_a_difference() -> None:

@@ -509,7 +509,9 @@ def two_parts(tmp_path: Path) -> Path:
     """A state dict with an actor and a critic."""
     rng = np.random.default_rng(0)
     shapes = {"0.weight": (4, 3), "0.bias": (4,), "2.weight": (2, 4), "2.bias": (2,)}
-    tensors = {f"{name}.{key}": rng.standard_normal(shape) for name in ("actor", "critic") for key, shape in shapes.items()}
+    tensors = {
+        f"{name}.{key}": rng.standard_normal(shape) for name in ("actor", "critic") for key, shape in shapes.items()
+    }
     safetensors = pytest.importorskip("safetensors.numpy")
     safetensors.save_file({k: v.astype(np.float32) for k, v in tensors.items()}, tmp_path / "parts.safetensors")
     return tmp_path / "parts.safetensors"

@@ -33,7 +33,9 @@ def test_bad_text(text):
         Box.parse(text, 2)
 
 
-@pytest.mark.parametrize(("lower", "upper"), [([1.0], [0.0]), ([np.nan], [1.0]), ([np.inf], [np.inf]), ([0.0, 0.0], [1.0])])
+@pytest.mark.parametrize(
+    ("lower", "upper"), [([1.0], [0.0]), ([np.nan], [1.0]), ([np.inf], [np.inf]), ([0.0, 0.0], [1.0])]
+)
 def test_empty_or_broken_boxes_are_refused(lower, upper):
     with pytest.raises(InputError, match="domain"):
         Box(np.array(lower), np.array(upper))

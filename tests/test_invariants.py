@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from oracles import gradient, set_partitions, signed_partitions
 
 from fiberscope.errors import ScopeError
 from fiberscope.invariants import smallest_sim
 from fiberscope.invariants.lattice import two_layer_lattice
 from fiberscope.network import Layer, Network
 from fiberscope.symmetries import quotient
+from oracles import gradient, set_partitions, signed_partitions
 
 
 def train(net, steps, rate, rng):
@@ -20,7 +20,9 @@ def train(net, steps, rate, rng):
         residual = net(x) - y
         losses.append(float((residual**2).sum()))
         for point, r in zip(x, residual, strict=True):
-            for (a, b), (w, v) in zip(total, gradient(net, point, 2 * r, lambda row, z: row.derivative(z)), strict=True):
+            for (a, b), (w, v) in zip(
+                total, gradient(net, point, 2 * r, lambda row, z: row.derivative(z)), strict=True
+            ):
                 a += w
                 b += v
         theta = np.concatenate([np.concatenate([a.reshape(-1), b]) for a, b in total])
@@ -31,7 +33,9 @@ def train(net, steps, rate, rng):
 def test_all_equal_deep_network_from_the_theory_note():
     # one class per layer, 1-3-3-1: dimension 5 of 21 (generic activation)
     square = [[1.0, 5, 9], [6, 7, 2], [8, 3, 4]]
-    net = Network.from_arrays(([[1.0]] * 3, [0.5] * 3), (square, [0.25] * 3), ([[2.0] * 3], [0.0]), activation="softplus")
+    net = Network.from_arrays(
+        ([[1.0]] * 3, [0.5] * 3), (square, [0.25] * 3), ([[2.0] * 3], [0.0]), activation="softplus"
+    )
     sim = smallest_sim(net)
     # the note counts the output bias out: 5 = 1 + 1 + 1 + 2 biases; here it is a parameter too
     assert (sim.dimension, sim.ambient) == (6, 22)
@@ -53,7 +57,7 @@ def test_all_equal_deep_network_from_the_theory_note():
     ],
 )
 def test_two_layer_tanh_dimensions(weight, out, dimension):
-    """D K + 1 with D = 4 parameters per neuron, 2-4-1 with biases (null, equal, sign-equal; look-alikes that are none)."""
+    """D K + 1 with D = 4 parameters per neuron: null, equal, equal up to sign, and look-alikes that are none."""
     bias = np.zeros(4)
     sim = smallest_sim(Network.from_arrays((weight, bias), (out, [0.0]), activation="tanh"))
     assert sim.dimension == dimension and sim.complete
@@ -64,7 +68,10 @@ def test_training_never_leaves_and_follows_the_reduced_network(name):
     rng = np.random.default_rng(4)
     e = np.array([1.0, -1.0, 1.0]) if name == "tanh" else np.ones(3)
     net = Network.from_arrays(
-        (np.outer(e, [0.5, -0.25]), 0.25 * e), (np.outer(e, e) * 0.25, 0.125 * e), (0.5 * e[None, :], [0.0]), activation=name
+        (np.outer(e, [0.5, -0.25]), 0.25 * e),
+        (np.outer(e, e) * 0.25, 0.125 * e),
+        (0.5 * e[None, :], [0.0]),
+        activation=name,
     )
     sim = smallest_sim(net)
     assert sim.reduced_widths == (2, 1, 1, 1)
@@ -110,7 +117,9 @@ def test_lattice_marks_the_network():
 def test_folded_layers_are_refused():
     net = Network.random((2, 3, 1), seed=0)
     first = net.layers[0]
-    folded = Network((Layer(first.weight, first.bias, first.activation, name="conv", folded=("Conv unrolled",)), net.layers[1]))
+    folded = Network(
+        (Layer(first.weight, first.bias, first.activation, name="conv", folded=("Conv unrolled",)), net.layers[1])
+    )
     with pytest.raises(ScopeError, match="conv: Conv unrolled"):
         smallest_sim(folded)
 

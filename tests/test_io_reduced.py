@@ -65,8 +65,9 @@ def pooled(tmp_path):
     third[:, 2] = 0
     last = rng.standard_normal((5, 2)).astype(np.float32)
     nodes = [
-        h.make_node("MatMul", ["x", "A"], ["a"]), h.make_node("Relu", ["a"], ["b"]), h.make_node("MatMul", ["b", "B"], ["c"]),
-        h.make_node("Unsqueeze", ["c", "one"], ["d"]), h.make_node("MaxPool", ["d"], ["e"], kernel_shape=[1], strides=[1]),
+        h.make_node("MatMul", ["x", "A"], ["a"]), h.make_node("Relu", ["a"], ["b"]),
+        h.make_node("MatMul", ["b", "B"], ["c"]), h.make_node("Unsqueeze", ["c", "one"], ["d"]),
+        h.make_node("MaxPool", ["d"], ["e"], kernel_shape=[1], strides=[1]),
         h.make_node("Squeeze", ["e", "one"], ["f"]), h.make_node("MatMul", ["f", "C"], ["g"]),
         h.make_node("Relu", ["g"], ["i"]), h.make_node("MatMul", ["i", "D"], ["y"]),
     ]  # fmt: skip

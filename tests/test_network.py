@@ -139,7 +139,12 @@ def test_folded_layers_refuse_training_statements():
 @settings(max_examples=20)
 def test_frames_give_back_the_files_own_parameters(seed):
     rng = np.random.default_rng(seed)
-    frame = Frame.of(2, 3, before=(1 / rng.uniform(1, 9, 3), rng.standard_normal(3)), after=(rng.uniform(1, 3, 2), rng.standard_normal(2)))
+    frame = Frame.of(
+        2,
+        3,
+        before=(1 / rng.uniform(1, 9, 3), rng.standard_normal(3)),
+        after=(rng.uniform(1, 3, 2), rng.standard_normal(2)),
+    )
     weight, bias = rng.standard_normal((2, 3)), rng.standard_normal(2)
     back = frame.own(*frame.folded(weight, bias))
     assert np.array_equal(back[0], weight) and np.array_equal(back[1], bias)

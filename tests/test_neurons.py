@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import coarsest_equitable, equal_rows_oracle, gradient, rational_rows
 
 from fiberscope.activations import activation
 from fiberscope.network import Layer, Network
 from fiberscope.neurons import colour_classes, multiples, output_factor, proportional_rows
+from oracles import coarsest_equitable, equal_rows_oracle, gradient, rational_rows
 
-RULES = {"softplus": (False, False), "tanh": (True, False), "relu": (False, True), "abs": (True, True), "gaussian": (True, False)}
+RULES = {
+    "softplus": (False, False),
+    "tanh": (True, False),
+    "relu": (False, True),
+    "abs": (True, True),
+    "gaussian": (True, False),
+}
 MAGIC = [[1.0, 5, 9], [6, 7, 2], [8, 3, 4]]
 
 
@@ -193,7 +199,9 @@ def test_null_neurons_coupled_through_zero_sum_blocks():
     # invariants.md: signed row sums into every class vanish, weights among null neurons are arbitrary
     first = [[1.0], [1.0], [0.0]]
     second = [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [3.0, -3.0, 7.0]]
-    net = Network.from_arrays((first, [0.5, 0.5, 0]), (second, [0.1, 0.1, 0]), ([[1.0, 1.0, 0.0]], [0]), activation="tanh")
+    net = Network.from_arrays(
+        (first, [0.5, 0.5, 0]), (second, [0.1, 0.1, 0]), ([[1.0, 1.0, 0.0]], [0]), activation="tanh"
+    )
     classes = colour_classes(net)
     expected = coarsest_equitable(net, signed=True)
     for found, (groups, null) in zip(classes, expected, strict=True):
@@ -213,7 +221,9 @@ def test_a_single_silent_neuron_is_null():
 
 def test_splitting_a_layer_splits_the_one_above_again():
     # equal row sums hide the second layer until the first one is split by its unequal columns
-    net = Network.from_arrays(([[1.0], [1.0]], [0, 0]), ([[1.0, 2.0], [0.0, 3.0]], [0, 0]), ([[1.0, 1.0]], [0]), activation="softplus")
+    net = Network.from_arrays(
+        ([[1.0], [1.0]], [0, 0]), ([[1.0, 2.0], [0.0, 3.0]], [0, 0]), ([[1.0, 1.0]], [0]), activation="softplus"
+    )
     assert [c.count for c in colour_classes(net)] == [2, 2]
 
 

@@ -91,7 +91,9 @@ def test_rounding_ties_go_to_even_without_double_rounding():
     one_and_half_ulp = Fraction(1) + Fraction(1, 2**24)  # halfway between 1 and the next float32
     assert rationals.rounded(np.array([one_and_half_ulp], dtype=object), np.float32)[0] == np.float32(1)
     above = one_and_half_ulp + Fraction(1, 2**80)  # rounds to the tie in float64 first
-    assert rationals.rounded(np.array([above], dtype=object), np.float32)[0] == np.nextafter(np.float32(1), np.float32(2))
+    assert rationals.rounded(np.array([above], dtype=object), np.float32)[0] == np.nextafter(
+        np.float32(1), np.float32(2)
+    )
 
 
 def test_rounding_refuses_overflow():

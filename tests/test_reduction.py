@@ -110,7 +110,9 @@ def test_generic_networks_lose_nothing():
 def test_equal_streams_cancel_behind_merged_neurons():
     # second-layer rows differ until the copies below are merged; then the two streams cancel in the output
     one = np.array([[1.0, 2.0], [1.0, 2.0]])
-    net = Network.from_arrays((one, [0.5, 0.5]), ([[1.0, 2.0], [2.0, 1.0]], [0.25, 0.25]), ([[1.0, -1.0]], [3.0]), activation="relu")
+    net = Network.from_arrays(
+        (one, [0.5, 0.5]), ([[1.0, 2.0], [2.0, 1.0]], [0.25, 0.25]), ([[1.0, -1.0]], [3.0]), activation="relu"
+    )
     small = reduce(net)
     assert small.network.widths == (2, 1, 1, 1)
     assert small.network.exact([7, -2]) == (3,)
@@ -119,7 +121,9 @@ def test_equal_streams_cancel_behind_merged_neurons():
 
 def test_magic_square_collapses_to_one_neuron_per_layer():
     square = [[1.0, 5, 9], [6, 7, 2], [8, 3, 4]]
-    net = Network.from_arrays(([[1.0]] * 3, [0.5] * 3), (square, [0.25] * 3), ([[1.0, 2.0, 3.0]], [0.0]), activation="softplus")
+    net = Network.from_arrays(
+        ([[1.0]] * 3, [0.5] * 3), (square, [0.25] * 3), ([[1.0, 2.0, 3.0]], [0.0]), activation="softplus"
+    )
     small = reduce(net)
     assert small.network.widths == (1, 1, 1, 1)
     assert small.network.layers[1].weight.tolist() == [[15.0]]
@@ -127,7 +131,9 @@ def test_magic_square_collapses_to_one_neuron_per_layer():
 
 def test_dead_by_signs_alone_everywhere():
     # the second layer sees outputs >= 0: a row <= 0 with bias <= 0 is dead on all of R^n
-    net = Network.from_arrays(([[1.0], [-1.0]], [0, 0]), ([[-1.0, -2.0], [1.0, -1.0]], [0.0, 0.5]), ([[1.0, 1.0]], [0.0]), activation="relu")
+    net = Network.from_arrays(
+        ([[1.0], [-1.0]], [0, 0]), ([[-1.0, -2.0], [1.0, -1.0]], [0.0, 0.5]), ([[1.0, 1.0]], [0.0]), activation="relu"
+    )
     small = reduce(net)
     assert small.neuron_map[1][-1] == {"old": [0], "new": [], "how": "dead"}
     assert small.removed[0].scope == "everywhere"
@@ -136,7 +142,9 @@ def test_dead_by_signs_alone_everywhere():
 def test_domain_makes_neurons_linear_and_folds_them_to_their_rank():
     rng = np.random.default_rng(2)
     weight = rng.integers(-8, 9, (7, 2)) / 8.0
-    net = Network.from_arrays((weight, np.full(7, 4.0)), (rng.integers(-8, 9, (3, 7)) / 8.0, np.zeros(3)), activation="relu")
+    net = Network.from_arrays(
+        (weight, np.full(7, 4.0)), (rng.integers(-8, 9, (3, 7)) / 8.0, np.zeros(3)), activation="relu"
+    )
     assert reduce(net).saved == 0
     box = Box.parse("[-1,1]", 2)
     small = reduce(net, box)
@@ -185,7 +193,9 @@ def test_rounding_is_certified_and_bounds_the_change():
 
 
 def test_rounding_everywhere_is_bounded_by_a_multiple_of_the_input():
-    net = Network.from_arrays(([[1.0], [2.0]], [0.0, 0.0]), (np.array([[0.1, 0.1]], np.float32), [0.0]), activation="relu")
+    net = Network.from_arrays(
+        ([[1.0], [2.0]], [0.0, 0.0]), (np.array([[0.1, 0.1]], np.float32), [0.0]), activation="relu"
+    )
     small = reduce(net, dtype=np.float32)
     assert small.rounding.kind == "rounded"
     for x in (1.0, 1e3, 1e6):
@@ -267,7 +277,8 @@ def test_folded_normalisation_is_rounded_in_the_files_own_numbers():
 
 def test_always_negative_leaky_neurons_are_linear_too():
     net = Network.from_arrays(
-        (np.array([[1.0], [2.0], [-1.0], [0.5]]), np.full(4, -8.0)), (np.array([[1.0, -1, 2, 3], [0, 1, 1, 4]]), np.zeros(2)),
+        (np.array([[1.0], [2.0], [-1.0], [0.5]]), np.full(4, -8.0)),
+        (np.array([[1.0, -1, 2, 3], [0, 1, 1, 4]]), np.zeros(2)),
         activation=activation("leaky_relu", Fraction(1, 4)),
     )  # fmt: skip
     small = reduce(net, "[-1,1]", dtype=np.float64)

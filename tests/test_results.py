@@ -23,7 +23,9 @@ def test_json_has_no_nan_and_keeps_rationals():
     class Example(Result):
         values: tuple[object, ...]
 
-    text = Example((math.nan, np.inf, -np.inf, Fraction(1, 3), np.float32(0.5), np.arange(2), Rigor.EXACT, {1: None})).to_json()
+    text = Example(
+        (math.nan, np.inf, -np.inf, Fraction(1, 3), np.float32(0.5), np.arange(2), Rigor.EXACT, {1: None})
+    ).to_json()
     assert json.loads(text) == {
         "values": [None, "inf", "-inf", {"exact": "1/3", "float": 1 / 3}, 0.5, [0, 1], "EXACT", {"1": None}]
     }

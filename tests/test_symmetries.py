@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import gradient
 
 from fiberscope import rationals
 from fiberscope.errors import InputError
 from fiberscope.network import Network
 from fiberscope.neurons import colour_classes
 from fiberscope.symmetries import fiber_dimension, neuron_types, quotient, scaling_rank
+from oracles import gradient
 
 
 def generators(net):
@@ -21,11 +21,11 @@ def generators(net):
     for k, layer in enumerate(net.hidden):
         for i in range(layer.n_out):
             parts = []
-            for l, other in enumerate(net.layers):
+            for at, other in enumerate(net.layers):
                 weight, bias = np.zeros(other.weight.shape), np.zeros(other.bias.shape)
-                if l == k:
+                if at == k:
                     weight[i], bias[i] = other.weight[i], other.bias[i]
-                if l == k + 1:
+                if at == k + 1:
                     weight[:, i] = -np.asarray(other.weight[:, i], float)
                 parts += [weight.reshape(-1), bias]
             rows.append(np.concatenate(parts))
@@ -39,7 +39,9 @@ def test_scaling_rank_is_the_rank_of_the_generators(seed, density):
     pairs = []
     for n_in, n_out in ((2, 3), (3, 3), (3, 1)):
         weight = rng.integers(1, 5, (n_out, n_in)) * (rng.random((n_out, n_in)) < density)
-        pairs.append((weight.astype(float), (rng.integers(1, 3, n_out) * (rng.random(n_out) < density / 2)).astype(float)))
+        pairs.append(
+            (weight.astype(float), (rng.integers(1, 3, n_out) * (rng.random(n_out) < density / 2)).astype(float))
+        )
     net = Network.from_arrays(*pairs, activation="relu")
     assert scaling_rank(net) == rationals.rank(generators(net))
 
@@ -100,7 +102,9 @@ def test_fiber_dimension_names_the_failing_hypothesis():
     weight[1] = -2 * weight[0]
     bias = np.array(net.layers[1].bias)
     bias[1] = -2 * bias[0]
-    twin = Network.from_arrays((net.layers[0].weight, net.layers[0].bias), (weight, bias), (net.layers[2].weight, [0.0]))
+    twin = Network.from_arrays(
+        (net.layers[0].weight, net.layers[0].bias), (weight, bias), (net.layers[2].weight, [0.0])
+    )
     assert any("one hyperplane" in h.statement and h.holds is False for h in fiber_dimension(twin).hypotheses)
 
 
@@ -123,7 +127,10 @@ def test_quotient_computes_the_same_function(name):
     e = np.array(e, float)
     out = np.abs(e) if name == "gaussian" else e
     net = Network.from_arrays(
-        (np.outer(e, [1.0, -2.0]), 0.5 * e), (np.outer(e, out) / 4, 0.25 * e), (out[None, :] * 0.5, [1.0]), activation=name
+        (np.outer(e, [1.0, -2.0]), 0.5 * e),
+        (np.outer(e, out) / 4, 0.25 * e),
+        (out[None, :] * 0.5, [1.0]),
+        activation=name,
     )
     small = quotient(net, colour_classes(net))
     assert small.widths == (2, 1, 1, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fiberscope._version import __version__
+from fiberscope._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from fiberscope.activations import Activation as Activation
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from fiberscope.io import to_torch as to_torch
     from fiberscope.network import Layer as Layer
     from fiberscope.network import Network as Network
+    from fiberscope.pages import report as report
     from fiberscope.reduction import Reduction as Reduction
     from fiberscope.reduction import reduce as reduce
-    from fiberscope.pages import report as report
     from fiberscope.results import Answer as Answer
     from fiberscope.results import Budget as Budget
     from fiberscope.results import Result as Result

@@ -7,7 +7,7 @@ every claim made here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
@@ -57,18 +57,18 @@ class Bounds(Result):
     def certificate_slopes(self) -> dict[str, Any]:
         """The slopes as a certificate stores them."""
         return {
-            str(layer): {
-                str(i): {side: values.tolist() for side, values in sides.items()} for i, sides in rows.items()
-            }
+            str(layer): {str(i): {side: values.tolist() for side, values in sides.items()} for i, sides in rows.items()}
             for layer, rows in (self.slopes or {}).items()
         }
 
 
-def preactivation_bounds(net: Network, box: Box, *, method: Method = "backward", slopes: Slopes | None = None) -> Bounds:
+def preactivation_bounds(
+    net: Network, box: Box, *, method: Method = "backward", slopes: Slopes | None = None
+) -> Bounds:
     """Certified enclosures of every pre-activation over a box.
 
     "interval" propagates intervals. "backward" also replaces every unstable ReLU by a chord above and a ray alpha z
-    below (alpha = 1 if upper > -lower else 0), substitutes the linear forms back to the input and takes the tighter end;
+    below (alpha = 1 if upper > -lower else 0), substitutes the linear forms back to the input and takes the tighter;
     other activations enter as constants. Any alpha in [0, 1] is sound, so `slopes` may come from a float solver.
 
     Args:
@@ -92,7 +92,9 @@ def preactivation_bounds(net: Network, box: Box, *, method: Method = "backward",
         raise InputError(f"domain has {box.dimension} inputs; the network takes {net.widths[0]}")
     if method == "interval" or not box.bounded:
         pairs = net.enclose(box)
-        return Bounds(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs), box, "interval" if method == "interval" else method)
+        return Bounds(
+            tuple(p[0] for p in pairs), tuple(p[1] for p in pairs), box, "interval" if method == "interval" else method
+        )
     work = _Backward(net, box)
     for k in range(net.depth):
         work.next(slopes.get(k, {}) if slopes else {})
@@ -212,7 +214,8 @@ def difference_bound(f: Network, g: Network, box: Box) -> tuple[float, float]:
     carried as a + b |x|_inf. Rounded outward; 0 exactly when nothing differs.
 
     Args:
-        f, g: networks of the same widths and activations.
+        f: a network.
+        g: another of the same widths and activations.
         box: the domain.
 
     Raises:
@@ -307,10 +310,13 @@ def with_alphas(bounds: Bounds, slopes: Slopes) -> Bounds:
     return replace(bounds, slopes=slopes)
 
 
-def unstable(bounds: Bounds, net: Network) -> Sequence[FloatArray]:
+def unstable(bounds: Bounds, net: Network) -> list[npt.NDArray[np.int64]]:
     """For each hidden layer the neurons whose enclosure straddles a kink of a piecewise linear activation."""
     out = []
     for layer, low, high in zip(net.hidden, bounds.lower, bounds.upper, strict=False):
-        spans = [layer.activation.pieces is not None and layer.activation.piece_on(a, b) is None for a, b in zip(low, high, strict=True)]
+        spans = [
+            layer.activation.pieces is not None and layer.activation.piece_on(a, b) is None
+            for a, b in zip(low, high, strict=True)
+        ]
         out.append(np.flatnonzero(spans))
     return out

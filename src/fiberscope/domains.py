@@ -161,7 +161,11 @@ class Box:
             text = f"[{self.lower[0]:g}, {self.upper[0]:g}]^{self.dimension}"
         else:
             text = f"a box in R^{self.dimension}"
-        return text if self.origin in ("given", "nonnegative") or self.origin.startswith("[") else f"{text} ({self.origin})"
+        return (
+            text
+            if self.origin in ("given", "nonnegative") or self.origin.startswith("[")
+            else f"{text} ({self.origin})"
+        )
 
 
 def _ends(values: FloatArray) -> list[float | str]:

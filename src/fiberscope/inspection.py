@@ -140,7 +140,8 @@ class Inspection(Result):
             "tiles": _tiles(self),
             "scope": [vars(row) for row in self.scope],
             "layers": [
-                {**{k: v for k, v in vars(row).items() if k != "removed"}, **_all_kinds(row.removed)} for row in self.layers
+                {**{k: v for k, v in vars(row).items() if k != "removed"}, **_all_kinds(row.removed)}
+                for row in self.layers
             ],
             "classes": _classes(self.network, self.reduction),
             "sim": sim,
@@ -168,7 +169,9 @@ class Inspection(Result):
         if self.sim is None:
             lines.append(f"training: not stated; {self.sim_refused}")
         else:
-            lines.append(f"training: invariant manifold of dimension {self.sim.dimension} of {self.sim.ambient} (EXACT)")
+            lines.append(
+                f"training: invariant manifold of dimension {self.sim.dimension} of {self.sim.ambient} (EXACT)"
+            )
         exact = "" if self.fiber.exact is None else f", exactly {self.fiber.exact} for generic parameters (GENERIC)"
         lines.append(f"fiber: dimension at least {self.fiber.lower_bound} (EXACT){exact}")
         lines.append("findings:")
@@ -294,7 +297,8 @@ def _findings(
     before, after = net.hidden_count, reduction.network.hidden_count
     rigor = Rigor.EXACT if all(r.rigor == "EXACT" for r in reduction.removed) else Rigor.INTERVAL
     if before > after:
-        text = f"{before - after} of {before} hidden neurons can be removed without changing the function on {reduction.domain}"
+        text = f"{before - after} of {before} hidden neurons can be removed without changing the function on "
+        text += str(reduction.domain)
         out.append(Finding(text, rigor, "redundant"))
     else:
         out.append(Finding(f"no redundant neuron was found among {before} on {reduction.domain}", rigor))
@@ -310,10 +314,19 @@ def _findings(
     else:
         out.append(Finding(f"training statements are refused: {refused}", Rigor.EXACT))
     if fiber.exact is not None:
-        out.append(Finding(f"the parameters of this function form a set of dimension {fiber.exact} near these ({fiber.formula})", Rigor.GENERIC))
+        out.append(
+            Finding(
+                f"the parameters of this function form a set of dimension {fiber.exact} near these ({fiber.formula})",
+                Rigor.GENERIC,
+            )
+        )
     stable = sum(r.active + r.inactive for r in layers)
     if stable:
-        out.append(Finding(f"{stable} of {before} hidden neurons stay in one linear piece on {reduction.domain}", Rigor.INTERVAL))
+        out.append(
+            Finding(
+                f"{stable} of {before} hidden neurons stay in one linear piece on {reduction.domain}", Rigor.INTERVAL
+            )
+        )
     for text in reduction.limits:
         out.append(Finding(text, rigor, "caution"))
     return tuple(out)
@@ -351,18 +364,46 @@ def _tiles(found: Inspection) -> list[dict[str, str]]:
         "text": "hidden neurons that matter", "rigor": rigor,
     }]  # fmt: skip
     if reduction.rounding.kind == "exact":
-        tiles.append({"title": "lossless", "text": f"the reduced {reduction.rounding.dtype} file keeps every output", "rigor": rigor})
+        tiles.append(
+            {
+                "title": "lossless",
+                "text": f"the reduced {reduction.rounding.dtype} file keeps every output",
+                "rigor": rigor,
+            }
+        )
     else:
-        bound = f"≤ {reduction.rounding.constant:.1e}" + (f" + {reduction.rounding.slope:.1e}·max|x|" if reduction.rounding.slope else "")
-        tiles.append({"title": bound, "text": f"largest change by rounding to {reduction.rounding.dtype}", "rigor": "INTERVAL"})
+        bound = f"≤ {reduction.rounding.constant:.1e}" + (
+            f" + {reduction.rounding.slope:.1e}·max|x|" if reduction.rounding.slope else ""
+        )
+        tiles.append(
+            {"title": bound, "text": f"largest change by rounding to {reduction.rounding.dtype}", "rigor": "INTERVAL"}
+        )
     if found.sim is None:
         tiles.append({"title": "—", "text": "training statements do not apply to folded layers", "rigor": "EXACT"})
     else:
-        tiles.append({"title": f"{found.sim.dimension} of {found.sim.ambient}", "text": "dimensions training can move in (smallest known manifold)", "rigor": "EXACT"})
+        tiles.append(
+            {
+                "title": f"{found.sim.dimension} of {found.sim.ambient}",
+                "text": "dimensions training can move in (smallest known manifold)",
+                "rigor": "EXACT",
+            }
+        )
     if found.fiber.exact is not None:
-        tiles.append({"title": str(found.fiber.exact), "text": "dimension of the fiber: all parameters of this function", "rigor": "GENERIC"})
+        tiles.append(
+            {
+                "title": str(found.fiber.exact),
+                "text": "dimension of the fiber: all parameters of this function",
+                "rigor": "GENERIC",
+            }
+        )
     else:
-        tiles.append({"title": f"≥ {found.fiber.lower_bound}", "text": "dimension of the fiber: all parameters of this function", "rigor": "EXACT"})
+        tiles.append(
+            {
+                "title": f"≥ {found.fiber.lower_bound}",
+                "text": "dimension of the fiber: all parameters of this function",
+                "rigor": "EXACT",
+            }
+        )
     return tiles
 
 
@@ -415,10 +456,22 @@ def _layer_table(rows: Sequence[LayerRow]) -> list[str]:
     table = [head]
     for row in rows[:16]:
         cells = [str(row.removed.get(k, 0)) for k in kinds]
-        table.append([row.name[:24], row.activation, str(row.width), str(row.effective), *cells, str(row.active), str(row.inactive)])
+        table.append(
+            [
+                row.name[:24],
+                row.activation,
+                str(row.width),
+                str(row.effective),
+                *cells,
+                str(row.active),
+                str(row.inactive),
+            ]
+        )
     sizes = [max(len(line[c]) for line in table) for c in range(len(head))]
     lines = [
-        "  ".join(cell.ljust(n) if c < 2 else cell.rjust(n) for c, (cell, n) in enumerate(zip(line, sizes, strict=True)))
+        "  ".join(
+            cell.ljust(n) if c < 2 else cell.rjust(n) for c, (cell, n) in enumerate(zip(line, sizes, strict=True))
+        )
         for line in table
     ]
     if len(rows) > 16:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
-from fiberscope.activations import Activation, activation as find_activation
+from fiberscope.activations import Activation
+from fiberscope.activations import activation as find_activation
 from fiberscope.errors import FormatError, InputError, ScopeError
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Frame:
     @classmethod
     def of(cls, n_out: int, n_in: int, *, before: Any = None, after: Any = None) -> Frame:
         """A frame from (scale, shift) pairs on either side; None is the identity."""
-        plain = lambda n: (np.ones(n), np.zeros(n))  # noqa: E731
-        (a, b), (c, d) = before or plain(n_in), after or plain(n_out)
+        a, b = before or (np.ones(n_in), np.zeros(n_in))
+        c, d = after or (np.ones(n_out), np.zeros(n_out))
         return cls(*(rationals.exact_array(v) for v in (a, b, c, d)))
 
     def own(self, weight: ExactArray, bias: ExactArray) -> tuple[ExactArray, ExactArray]:
@@ -66,7 +67,12 @@ class Frame:
 
     def resized(self, rows: npt.NDArray[np.int64] | None, columns: npt.NDArray[np.int64] | None) -> Frame:
         """The frame after keeping these rows and columns; index -1 stands for a new one without any map."""
-        parts = [(columns, self.in_scale, 1), (columns, self.in_shift, 0), (rows, self.out_scale, 1), (rows, self.out_shift, 0)]
+        parts = [
+            (columns, self.in_scale, 1),
+            (columns, self.in_shift, 0),
+            (rows, self.out_scale, 1),
+            (rows, self.out_shift, 0),
+        ]
         return Frame(*(v if index is None else _taken(v, index, default) for index, v, default in parts))
 
     def folded(self, weight: ExactArray, bias: ExactArray) -> tuple[ExactArray, ExactArray]:
@@ -120,10 +126,14 @@ class Layer:
             except TypeError as exc:
                 raise FormatError(f"{self.name or 'layer'}: {attribute} is an {exc}") from exc
             if array.ndim != dimensions:
-                raise FormatError(f"{self.name or 'layer'}: {attribute} has shape {array.shape}; expected {dimensions}-D")
+                raise FormatError(
+                    f"{self.name or 'layer'}: {attribute} has shape {array.shape}; expected {dimensions}-D"
+                )
             if not rationals.is_rational(array) and not np.isfinite(array).all():
                 where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-                raise FormatError(f"{self.name or 'layer'}: {attribute}{list(where)} is {array[where]}; weights must be finite")
+                raise FormatError(
+                    f"{self.name or 'layer'}: {attribute}{list(where)} is {array[where]}; weights must be finite"
+                )
             array.setflags(write=False)
             object.__setattr__(self, attribute, array)
         if self.weight.shape[0] != self.bias.shape[0]:
@@ -236,7 +246,8 @@ class Network:
         for k, (below, above) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
             if below.n_out != above.n_in:
                 raise FormatError(
-                    f"layer {k} ({below.name}) has {below.n_out} outputs but layer {k + 1} ({above.name}) takes {above.n_in}"
+                    f"layer {k} ({below.name}) has {below.n_out} outputs but layer {k + 1} ({above.name}) "
+                    f"takes {above.n_in}"
                 )
         if self.head is not None and self.head not in HEADS:
             raise FormatError(f"unknown output head {self.head!r}; expected one of {', '.join(HEADS)}")
@@ -426,7 +437,9 @@ class Network:
         points = np.asarray(x, dtype=dtype)
         single = points.ndim == 1
         if points.shape[-1:] != (self.widths[0],) or points.ndim > 2:
-            raise InputError(f"input has shape {points.shape}; expected ({self.widths[0]},) or (batch, {self.widths[0]})")
+            raise InputError(
+                f"input has shape {points.shape}; expected ({self.widths[0]},) or (batch, {self.widths[0]})"
+            )
         return np.atleast_2d(points), single
 
     def _forward(self, x: npt.ArrayLike, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -453,7 +466,9 @@ class Network:
             z = rationals.fractions(rationals.add(rationals.matmul(layer.weight, h), layer.bias))
             values = [layer.activation.value(q) for q in z]
             if any(v is None for v in values):
-                raise ScopeError(f"{layer.activation.label} has no known rational value at a pre-activation of {layer.name}")
+                raise ScopeError(
+                    f"{layer.activation.label} has no known rational value at a pre-activation of {layer.name}"
+                )
             h = np.array(values, dtype=object)
         return tuple(h)
 
@@ -523,7 +538,9 @@ def _canonical_bytes(array: ExactArray) -> bytes:
     return b"f" + (plain.astype("<f8") + 0.0).tobytes()  # adding 0.0 makes -0.0 and 0.0 one
 
 
-def affine_enclosure(layer: Layer, low: FloatArray, high: FloatArray, slack: float = 4.0) -> tuple[FloatArray, FloatArray]:
+def affine_enclosure(
+    layer: Layer, low: FloatArray, high: FloatArray, slack: float = 4.0
+) -> tuple[FloatArray, FloatArray]:
     """Outward-rounded enclosure of W y + b over low <= y <= high (infinite ends allowed, 0 * inf = 0).
 
     The error of a float64 dot product of n terms is at most gamma_n sum |w||y| with gamma_n = n u / (1 - n u)

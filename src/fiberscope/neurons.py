@@ -69,7 +69,7 @@ def multiples(row: Activation, *, training: bool = False) -> Multiples:
 
 
 def output_factor(row: Activation, e: Fraction) -> Fraction | None:
-    """phi with s(e z) = phi s(z) for all z, or None if the activation has no such number.
+    """Phi with s(e z) = phi s(z) for all z, or None if the activation has no such number.
 
     >>> from fiberscope.activations import activation
     >>> output_factor(activation("relu"), Fraction(3)), output_factor(activation("tanh"), Fraction(-1))
@@ -126,7 +126,7 @@ def _discrete(n: int) -> Classes:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The columns of a matrix summed over classes, sum_j in B of matrix[i, j] * weights[j]; `signed`: takes the sign."""
+    """The columns of a matrix summed over classes, sum_(j in B) matrix[i, j] weights[j]; `signed`: takes the sign."""
 
     matrix: ExactArray
     labels: IntArray
@@ -249,7 +249,9 @@ def _copies(parts: Sequence[_Part], rule: Multiples, clusters: Sequence[IntArray
         batch = [{row: [(row, _ONE)] for row in cluster.tolist()} for cluster in clusters[start:stop]]
         batch = _collapsed(batch, lambda rows: _raw_keys(parts, rows))
         if rule.sign or rule.scale:
-            several = _collapsed([kinds for kinds in batch if len(kinds) > 1], lambda rows: _bit_keys(parts, rule, rows))
+            several = _collapsed(
+                [kinds for kinds in batch if len(kinds) > 1], lambda rows: _bit_keys(parts, rule, rows)
+            )
             batch = [kinds for kinds in batch if len(kinds) == 1] + several
         yield from batch
         start = stop
@@ -389,9 +391,7 @@ def _chains(
     return [np.sort(piece) for piece in pieces if piece.size > 1], order[single]
 
 
-def _exact_groups(
-    parts: Sequence[_Part], rule: Multiples, rows: IntArray
-) -> list[tuple[IntArray, ExactArray | None]]:
+def _exact_groups(parts: Sequence[_Part], rule: Multiples, rows: IntArray) -> list[tuple[IntArray, ExactArray | None]]:
     """Split candidate rows into true classes: (members, factors relative to the first), factors None for null rows."""
     blocks = [part.exact(rows) for part in parts]
     common = Fraction(1, math.lcm(1, *(unit.denominator for _, unit in blocks)))
@@ -442,7 +442,8 @@ def proportional_rows(layer: Layer, *, seed: int = 0) -> Classes:
         The classes of the n neurons. O(n_out n_in) for a generic layer.
 
     >>> import numpy as np
-    >>> net = Network.from_arrays(([[1.0, 2.0], [3.0, 6.0], [-1.0, -2.0]], [1.0, 3.0, -1.0]), ([[1.0, 1.0, 1.0]], [0.0]))
+    >>> rows = [[1.0, 2.0], [3.0, 6.0], [-1.0, -2.0]]
+    >>> net = Network.from_arrays((rows, [1.0, 3.0, -1.0]), ([[1.0, 1.0, 1.0]], [0.0]))
     >>> proportional_rows(net.layers[0]).members
     ((0, 1), (2,))
     """
@@ -468,7 +469,8 @@ def colour_classes(net: Network, *, seed: int = 0) -> tuple[Classes, ...]:
         One `Classes` for each hidden layer. Colour refinement: O(rounds * parameters).
 
     >>> square = [[1.0, 5, 9], [6, 7, 2], [8, 3, 4]]
-    >>> net = Network.from_arrays(([[1.0]] * 3, [0.0] * 3), (square, [0.0] * 3), ([[1.0] * 3], [0.0]), activation="softplus")
+    >>> pairs = ([[1.0]] * 3, [0.0] * 3), (square, [0.0] * 3), ([[1.0] * 3], [0.0])
+    >>> net = Network.from_arrays(*pairs, activation="softplus")
     >>> [c.members for c in colour_classes(net)]
     [((0, 1, 2),), ((0, 1, 2),)]
     """

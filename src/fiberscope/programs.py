@@ -58,7 +58,9 @@ def tighten_unstable(
         open_ = unstable(bounds, net)[k]
         low, high = sampled[k].min(axis=0), sampled[k].max(axis=0)
         asked = [(int(i), "lower" if low[i] >= 0 else "upper") for i in open_ if low[i] >= 0 or high[i] <= 0]
-        asked = sorted((c for c in asked if _overshoot(bounds, k, *c) <= _REACH), key=lambda c: _overshoot(bounds, k, *c))
+        asked = sorted(
+            (c for c in asked if _overshoot(bounds, k, *c) <= _REACH), key=lambda c: _overshoot(bounds, k, *c)
+        )
         if not asked or not _relaxable(net, k):
             continue
         decided = _decide(net, bounds, box, k, asked, clock, progress)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.errors import InputError
-from fiberscope.network import Network
+from fiberscope.network import Layer, Network
 from fiberscope.neurons import Classes
 from fiberscope.results import Assumption
 
@@ -153,13 +153,17 @@ def _tanh_dimension(net: Network, lower: int) -> FiberDimension:
 
 
 def _relu_dimension(net: Network, lower: int) -> FiberDimension:
-    (n0, n1, n2, n3), (first, second, last) = net.widths, net.layers
+    (n0, n1, _, n3), (first, second, last) = net.widths, net.layers
     rank = rationals.rank(first.weight) if n1 <= n0 else None
     types = neuron_types(second.weight, second.bias)
     s, d, a = len(types.split), len(types.dead), len(types.active)
     hypotheses = (
         Assumption(f"n1 <= n0 (found {n1} and {n0})", True, n1 <= n0),
-        Assumption(f"rank W1 = n1 (found {'not computed' if rank is None else rank})", rank is not None, None if rank is None else rank == n1),
+        Assumption(
+            f"rank W1 = n1 (found {'not computed' if rank is None else rank})",
+            rank is not None,
+            None if rank is None else rank == n1,
+        ),
         Assumption("no second-layer weight, bias or output weight is zero", True, _all_nonzero(second, last)),
         Assumption("no two second-layer neurons lie on one hyperplane", True, _hyperplanes_distinct(second)),
         Assumption("the parameters are generic for their signs in every other way", False, None),
@@ -174,12 +178,11 @@ def _relu_dimension(net: Network, lower: int) -> FiberDimension:
     return FiberDimension(lower, exact, f"{types}", hypotheses, "relu-fiber-dimension")
 
 
-def _all_nonzero(*layers: Any) -> bool:
-    second, last = layers
+def _all_nonzero(second: Layer, last: Layer) -> bool:
     return all(bool(np.asarray(a != 0, dtype=bool).all()) for a in (second.weight, second.bias, last.weight))
 
 
-def _hyperplanes_distinct(second: Any) -> bool:
+def _hyperplanes_distinct(second: Layer) -> bool:
     from fiberscope.activations import activation
     from fiberscope.neurons import proportional_rows
 
@@ -216,7 +219,9 @@ def quotient(net: Network, classes: Sequence[Classes]) -> Network:
     if len(classes) != len(net.hidden):
         raise InputError(f"{len(classes)} partitions for {len(net.hidden)} hidden layers; give one for each")
     if any(c.count == 0 for c in classes):
-        raise InputError("a hidden layer has only null neurons; the function is constant and has no quotient of width >= 1")
+        raise InputError(
+            "a hidden layer has only null neurons; the function is constant and has no quotient of width >= 1"
+        )
     layers, below = [], None
     for layer, here in zip(net.layers, [*classes, None], strict=True):
         weight = layer.weight

@@ -221,9 +221,7 @@ class Snapshot:
                 found = sign * self._substitute(index, sign * weight[chosen], sign * bias[chosen], shares)
                 ends[chosen] = np.maximum(ends[chosen], found) if sign > 0 else np.minimum(ends[chosen], found)
 
-    def _substitute(
-        self, index: int, rows: FloatArray, constants: FloatArray, shares: FloatArray | None
-    ) -> FloatArray:
+    def _substitute(self, index: int, rows: FloatArray, constants: FloatArray, shares: FloatArray | None) -> FloatArray:
         """Lower bounds of rows h + constants, h the outputs below layer `index`; the best over all depths.
 
         `rows` are nearest floats of exact weights. Invariant: the exact value is at least rows h + constants - error.

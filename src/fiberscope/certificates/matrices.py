@@ -354,8 +354,7 @@ def combined_rows(matrix: Matrix, groups: Sequence[Sequence[tuple[int, Fraction]
         part = slice(begin, begin + step)
         near[part], tail[part], hard[part] = _two_float_sums(matrix, groups[part])
     entries = {
-        (k, j): sum((q * matrix.entry(i, j) for i, q in groups[k]), Fraction(0))
-        for k, j in np.argwhere(hard).tolist()
+        (k, j): sum((q * matrix.entry(i, j) for i, q in groups[k]), Fraction(0)) for k, j in np.argwhere(hard).tolist()
     }
     return _with_entries(near, tail, entries)
 

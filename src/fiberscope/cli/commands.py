@@ -113,7 +113,10 @@ def _inspect_many(files: Sequence[Path], fail_on: str | None, options: dict[str,
         say(document("inspect", {"results": rows, "counts": counts}, nets, options["seed"], begin))
     else:
         several = "" if len(nets) + counts["refused"] == len(files) else f", {len(rows)} networks"
-        say(f"{len(files)} files{several}: {redundant} redundant, {len(nets) - redundant} not, {counts['refused']} refused")
+        say(
+            f"{len(files)} files{several}: {redundant} redundant, {len(nets) - redundant} not, "
+            f"{counts['refused']} refused"
+        )
     write_page(options, [row for row in rows if "error" not in row])
     return work.code(worst(codes))
 

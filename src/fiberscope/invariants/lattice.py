@@ -20,7 +20,9 @@ class SimType:
     @property
     def name(self) -> str:
         """Class sizes in one word, "2+1+0" with the null class last."""
-        return "+".join(map(str, self.sizes)) + (f" null {self.null}" if self.null else "") if self.sizes else "all null"
+        return (
+            "+".join(map(str, self.sizes)) + (f" null {self.null}" if self.null else "") if self.sizes else "all null"
+        )
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Lattice:
 
     def index(self, sizes: tuple[int, ...], null: int) -> int:
         """Position of a type."""
-        return next(k for k, t in enumerate(self.types) if t.sizes == tuple(sorted(sizes, reverse=True)) and t.null == null)
+        return next(
+            k for k, t in enumerate(self.types) if t.sizes == tuple(sorted(sizes, reverse=True)) and t.null == null
+        )
 
 
 def two_layer_lattice(width: int, per_class: int, fixed: int, *, signs: bool, null: bool) -> Lattice:

@@ -51,7 +51,7 @@ class SmallestSIM(Result):
 
     @property
     def codimension(self) -> int:
-        """ambient - dimension."""
+        """Ambient - dimension."""
         return self.ambient - self.dimension
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,12 +78,20 @@ class SmallestSIM(Result):
         ]
         for k, (classes, null) in enumerate(zip(self.classes, self.null, strict=True)):
             shared = [c for c in classes if len(c) > 1]
-            shown = ", ".join("{" + ",".join(map(str, c[:8])) + (",..." if len(c) > 8 else "") + "}" for c in shared[:6])
+            shown = ", ".join(
+                "{" + ",".join(map(str, c[:8])) + (",..." if len(c) > 8 else "") + "}" for c in shared[:6]
+            )
             more = f" and {len(shared) - 6} more" if len(shared) > 6 else ""
             silent = f"; null: {', '.join(map(str, null[:8]))}" + ("..." if len(null) > 8 else "") if null else ""
-            lines.append(f"  hidden layer {k + 1}: " + (f"move together {shown}{more}" if shared else "no two move together") + silent)
+            lines.append(
+                f"  hidden layer {k + 1}: "
+                + (f"move together {shown}{more}" if shared else "no two move together")
+                + silent
+            )
         if not self.complete:
-            lines.append("  smaller ones are not excluded for this architecture (the list is a theorem for two layers and")
+            lines.append(
+                "  smaller ones are not excluded for this architecture (the list is a theorem for two layers and"
+            )
             lines.append(f"  {', '.join(_COMPLETE)}); conservation laws may confine training further")
         return "\n".join(lines)
 
@@ -112,17 +120,15 @@ def smallest_sim(net: Network) -> SmallestSIM:
     partition = colour_classes(net)
     counts = (net.widths[0], *(c.count for c in partition), net.widths[-1])
     dimension = sum(a * b for a, b in zip(counts, counts[1:], strict=False)) + sum(counts[1:])
-    free = sum(
-        (n - k) * (m - j)
-        for n, k, m, j in zip(net.widths[1:], counts[1:], net.widths, counts, strict=False)
-    )
+    free = sum((n - k) * (m - j) for n, k, m, j in zip(net.widths[1:], counts[1:], net.widths, counts, strict=False))
     rules = [multiples(layer.activation, training=True) for layer in net.hidden]
     kind = _kind([layer.activation for layer in net.hidden])
     complete = net.depth == 2 and net.layers[0].activation.name in _COMPLETE
     lattice, here = _lattice(net, partition)
     return SmallestSIM(
         dimension=dimension, ambient=net.parameter_count, linear_dimension=dimension + free, reduced_widths=counts,
-        classes=tuple(c.members for c in partition), null=tuple(c.null if r.null else () for c, r in zip(partition, rules, strict=True)),
+        classes=tuple(c.members for c in partition),
+        null=tuple(c.null if r.null else () for c, r in zip(partition, rules, strict=True)),
         kind=kind, complete=complete, meaning=_meaning(net, counts, dimension), partition=partition,
         lattice=lattice, here=here,
         theorems=("orbit-invariance", "equitable-sim", "reduced-network") + (("two-layer-sims",) if complete else ()),

@@ -118,7 +118,9 @@ def _confirm(reduction: Reduction, document: Certificate, path: Path, options: O
     found = load(path, part=options.part, activation=options.activation, allow_opaque=options.allow_opaque)
     verdict = check(document, reduction.original, replace(found, source=None))
     if verdict.answer is not Answer.YES:
-        raise CertificateError(f"the written file does not follow from the original ({verdict.reason}); nothing was written")
+        raise CertificateError(
+            f"the written file does not follow from the original ({verdict.reason}); nothing was written"
+        )
 
 
 def _write_text(path: Path, text: str) -> None:

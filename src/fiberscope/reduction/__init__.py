@@ -66,7 +66,7 @@ class Rounding:
     def __str__(self) -> str:
         """One phrase."""
         if self.kind == "exact":
-            return f"exact: every weight is a {self.dtype}"
+            return f"exact: nothing had to be rounded to {self.dtype}"
         slope = f" + {self.slope:.2g} * max|x|" if self.slope else ""
         return f"rounded to {self.dtype}: every output changes by at most {self.constant:.2g}{slope}"
 
@@ -201,7 +201,7 @@ def reduce(
     if tolerance and not box.bounded:
         raise ScopeError("a tolerance needs a bounded domain; add --domain '[lo,hi]' or a box file")
     fits = _fitting(target) if exact_only else anything
-    state = State(net)
+    state = State(net, net)
     limits = _search(state, box, clock, fits, progress)
     if tolerance:
         limits += merge_near(state, box, tolerance, clock, progress)
@@ -212,7 +212,7 @@ def reduce(
     if verdict.answer is not Answer.YES:
         raise FiberscopeError(f"the checker refused the reduction ({verdict.reason}); this is a bug, please report it")
     approximate = bound is not None
-    kind = "rounded" if not all(_fits_all(exact, target)) else "exact"
+    kind = "exact" if written.same_as(exact) else "rounded"
     return Reduction(
         original=net, exact=exact, network=written, domain=box, removed=_removed(state), layers=_layers(net, state),
         neuron_map=_neuron_map(net, state), certificate=certificate, tolerance=tolerance,
@@ -261,10 +261,6 @@ def _fitting(dtype: np.dtype[Any]) -> Fits:
     return fits
 
 
-def _fits_all(net: Network, dtype: np.dtype[Any]) -> list[bool]:
-    return [bool(rationals.representable(a, dtype).all()) for row in net.layers for a in row.own]
-
-
 def _certificate(
     net: Network, written: Network, state: State, box: Box, bound: tuple[float, float] | None
 ) -> Certificate:
@@ -302,7 +298,9 @@ def _layers(net: Network, state: State) -> tuple[LayerChange, ...]:
         for (layer, kind, _), count in state.counts.items():
             if layer == k:
                 counts[kind] += count
-        out.append(LayerChange(k, old.name, old.n_out, new.n_out, {kind: counts[kind] for kind in _KINDS if counts[kind]}))
+        out.append(
+            LayerChange(k, old.name, old.n_out, new.n_out, {kind: counts[kind] for kind in _KINDS if counts[kind]})
+        )
     return tuple(out)
 
 

@@ -35,7 +35,8 @@ def round_weights(state: State, box: Box, dtype: np.dtype[Any]) -> tuple[Network
     spent = [step["bound"] for step in state.steps if "bound" in step]
     for step in state.steps:
         step.pop("bound", None)
-    written = state.net.with_layers([_rounded_layer(layer, dtype) for layer in state.net.layers])
+    pairs = zip(state.net.layers, state.original.layers, strict=True)
+    written = state.net.with_layers([_rounded_layer(new, old, dtype) for new, old in pairs])
     if not written.same_as(state.net):
         spent += _rounding_steps(state, written, box, dtype)
     if not spent:
@@ -45,8 +46,8 @@ def round_weights(state: State, box: Box, dtype: np.dtype[Any]) -> tuple[Network
 
 
 def _rounding_steps(state: State, written: Network, box: Box, dtype: np.dtype[Any]) -> list[tuple[float, float]]:
-    """Record the rounding and bound it: one step, or new rows layer by layer where a normalisation was folded."""
-    if all(layer.frame is None for layer in written.layers):
+    """Record the rounding and bound it: one step, or new rows layer by layer where layers were folded."""
+    if not written.folded:
         state.steps.append({"move": "round", "dtype": dtype.name})
         return [difference_bound(state.net, written, box)]
     bounds, before = [], state.net
@@ -69,7 +70,11 @@ def _above(value: float) -> float:
     return float(np.nextafter(value * (1 + 1e-6), np.inf)) if value else 0.0
 
 
-def _rounded_layer(layer: Layer, dtype: np.dtype[Any]) -> Layer:
+def _rounded_layer(layer: Layer, original: Layer, dtype: np.dtype[Any]) -> Layer:
+    """The layer in numbers that the file can hold; a folded layer that did not change is in the file already."""
+    same = rationals.equal(layer.weight, original.weight) and rationals.equal(layer.bias, original.bias)
+    if layer.folded and layer.frame is None and same:
+        return layer
     try:
         weight, bias = (rationals.rounded(a, dtype) for a in layer.own)
         if layer.frame is not None:
@@ -79,13 +84,11 @@ def _rounded_layer(layer: Layer, dtype: np.dtype[Any]) -> Layer:
         raise InputError(f"{layer.name}: {exc} after reduction; choose a wider --dtype, or --exact") from exc
 
 
-def merge_near(
-    state: State, box: Box, tolerance: float, clock: Stopwatch, progress: Progress | None
-) -> list[str]:
+def merge_near(state: State, box: Box, tolerance: float, clock: Stopwatch, progress: Progress | None) -> list[str]:
     """Merge neurons that are nearly multiples of each other while the certified change stays within the tolerance.
 
-    Candidate pairs are ranked by their estimated effect; in each layer the largest prefix of the ranking whose certified
-    bound (`difference_bound`) fits is taken, found by bisection. Each trial costs one difference propagation.
+    Candidate pairs are ranked by their estimated effect; in each layer the largest prefix of the ranking whose
+    certified bound (`difference_bound`) fits is taken, found by bisection. Each trial costs one difference propagation.
     """
     spent = 0.0
     for layer in range(len(state.net.hidden)):

@@ -72,7 +72,8 @@ def fold_block(state: State, layer: int, low: FloatArray, high: FloatArray) -> b
     Args:
         state: changed in place.
         layer: hidden layer.
-        low, high: the input box.
+        low: lower ends of the input box.
+        high: its upper ends.
 
     Returns:
         Whether neurons were saved.

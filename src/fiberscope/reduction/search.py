@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
-from fiberscope.bounds import preactivation_bounds
+from fiberscope.bounds import Method, preactivation_bounds
 from fiberscope.domains import Box
 from fiberscope.network import Layer
 from fiberscope.neurons import output_factor, proportional_rows
@@ -47,7 +47,7 @@ def reduce_to_fixpoint(
 
 def enclose(state: State, box: Box, clock: Stopwatch) -> None:
     """Renew the enclosures: backward bounds on bounded boxes while there is time, intervals otherwise."""
-    method = "backward" if box.bounded and not clock.expired else "interval"
+    method: Method = "backward" if box.bounded and not clock.expired else "interval"
     state.enclose(preactivation_bounds(state.net, box, method=method))
 
 
@@ -98,7 +98,7 @@ def fold_constants(state: State, layer: int, fits: Fits = anything) -> bool:
 
 def _constant_outputs(state: State, layer: int) -> list[tuple[int, Fraction]]:
     here = state.net.layers[layer]
-    zero = ~np.asarray(here.weight != 0, dtype=bool).any(axis=1)
+    zero: npt.NDArray[np.bool_] = np.asarray(here.weight == 0, dtype=bool).all(axis=1)
     out: list[tuple[int, Fraction]] = []
     if state.lower is not None and state.upper is not None and here.activation.pieces is not None:
         flat = _constant_pieces(state, layer)

@@ -1,4 +1,4 @@
-"""The state of a reduction: exact weights, enclosures that follow the neurons, where each neuron went, the steps taken."""
+"""The state of a reduction: exact weights, enclosures that follow neurons, where each neuron went, the steps taken."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.bounds import Bounds
-from fiberscope.neurons import output_factor
 from fiberscope.network import Network, affine_enclosure
+from fiberscope.neurons import output_factor
 
 ExactArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -35,6 +35,7 @@ class State:
     """A network being reduced. Every change is one step of the certificate."""
 
     net: Network
+    original: Network
     scope: str = "everywhere"
     neurons: list[list[Neuron]] = field(default_factory=list)
     gone: list[dict[int, str]] = field(default_factory=list)
@@ -82,7 +83,10 @@ class State:
             layers[layer], weight=rows[0], bias=rows[1], frame=None if here is None else here.resized(index, None)
         )
         layers[layer + 1] = replace(
-            layers[layer + 1], weight=above[0], bias=above[1], frame=None if there is None else there.resized(None, index)
+            layers[layer + 1],
+            weight=above[0],
+            bias=above[1],
+            frame=None if there is None else there.resized(None, index),
         )
         self.net = self.net.with_layers(layers)
 
@@ -137,17 +141,13 @@ class State:
     def merge(self, layer: int, pairs: Sequence[tuple[int, int, Fraction]], how: Sequence[str]) -> None:
         """Merge neuron i into j where row_i = e row_j, for all (i, j, e)."""
         here, above = self.net.layers[layer], self.net.layers[layer + 1]
-        self.steps.append(
-            {"move": "merge", "layer": layer, "pairs": [[i, j, str(e)] for i, j, e in pairs]}
-        )
+        self.steps.append({"move": "merge", "layer": layer, "pairs": [[i, j, str(e)] for i, j, e in pairs]})
         columns: dict[int, ExactArray] = {}
         for (i, j, e), kind in zip(pairs, how, strict=True):
             phi = output_factor(here.activation, e)
             if phi is None:
                 raise ValueError(f"{here.activation.label} does not forgive the factor {e}")
-            columns[j] = rationals.add(
-                columns.get(j, above.weight[:, j]), rationals.scale(above.weight[:, i], phi)
-            )
+            columns[j] = rationals.add(columns.get(j, above.weight[:, j]), rationals.scale(above.weight[:, i], phi))
             self.neurons[layer][j].sources += [(old, f * phi) for old, f in self.neurons[layer][i].sources]
             self.counts[layer, kind, self.scope] += 1
         self._remove(layer, [i for i, _, _ in pairs], _with_columns(above.weight, columns), above.bias)
@@ -161,7 +161,7 @@ class State:
         low: FloatArray,
         high: FloatArray,
     ) -> None:
-        """Replace always-linear neurons by fewer: rows (r, n_in), biases (r,), columns (n_out, r), next bias += shift."""
+        """Replace always-linear neurons by fewer: rows (r, n_in), biases (r,), columns (n_out, r); next bias += shift."""
         rows, biases, columns = new
         here, above = self.net.layers[layer], self.net.layers[layer + 1]
         self.steps.append({
@@ -199,7 +199,8 @@ class State:
     def snapshot(self) -> State:
         """A copy to come back to."""
         return State(
-            self.net, self.scope, [[Neuron(list(n.sources), n.block) for n in layer] for layer in self.neurons],
+            self.net, self.original, self.scope,
+            [[Neuron(list(n.sources), n.block) for n in layer] for layer in self.neurons],
             [dict(g) for g in self.gone], Counter(self.counts), list(self.steps),
             None if self.lower is None else [a.copy() for a in self.lower],
             None if self.upper is None else [a.copy() for a in self.upper],
