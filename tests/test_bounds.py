@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fiberscope.activations import activation
 from fiberscope.bounds import difference_bound, preactivation_bounds, unstable
+from fiberscope.certificates.differences import difference
+from fiberscope.certificates.enclosures import Snapshot
+from fiberscope.certificates.state import affine_layers
 from fiberscope.domains import Box
 from fiberscope.errors import InputError
 from fiberscope.network import Network
@@ -46,6 +50,103 @@ def test_enclosures_contain_exact_values(method, seed, name, scale):
         for values, low, high in zip(exact_preactivations(net, x.tolist()), bounds.lower, bounds.upper, strict=True):
             for v, a, b in zip(values, low.tolist(), high.tolist(), strict=True):
                 assert (a == -np.inf or Fraction(a) <= v) and (b == np.inf or v <= Fraction(b))
+
+
+def assert_encloses(bounds, net, x):
+    for values, lower, upper in zip(exact_preactivations(net, x), bounds.lower, bounds.upper, strict=True):
+        for v, a, b in zip(values, lower.tolist(), upper.tolist(), strict=True):
+            assert a == -np.inf or Fraction(a) <= v
+            assert b == np.inf or v <= Fraction(b)
+
+
+def wild(rng, shape, reach):
+    """Numbers of either sign with magnitudes from 10^-reach to 10^reach, some zeros among them."""
+    return rng.standard_normal(shape) * 10.0 ** rng.integers(-reach, reach + 1, shape) * (rng.random(shape) < 0.8)
+
+
+@pytest.mark.parametrize("method", ["interval", "backward"])
+@given(
+    seed=st.integers(0, 10**6), name=st.sampled_from(["relu", "leaky_relu", "abs"]),
+    reach=st.sampled_from([30, 150, 300]), depth=st.integers(2, 7),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_enclosures_hold_where_floats_underflow_and_overflow(method, seed, name, reach, depth):
+    rng = np.random.default_rng(seed)
+    pairs = [(wild(rng, (2, 2), reach), wild(rng, 2, reach)) for _ in range(depth)]
+    net = Network.from_arrays(*pairs, activation=name)
+    ends = np.sort(wild(rng, (2, 2), reach), axis=0)
+    box = Box(ends[0], ends[1])
+    bounds = preactivation_bounds(net, box, method=method)
+    for _ in range(4):
+        assert_encloses(bounds, net, np.where(rng.random(2) < 0.5, box.lower, box.upper).tolist())
+
+
+def test_a_product_of_weights_that_underflows_still_counts():
+    net = Network.from_arrays(([[1e-200]], [0.0]), ([[1e-200]], [-1e-110]), ([[1.0]], [0.0]), activation="relu")
+    bounds = preactivation_bounds(net, Box(np.array([1e299]), np.array([1e300])))
+    assert bounds.upper[1][0] >= 9e-101  # the neuron is on, although 1e-200 * 1e-200 is 0 in floats
+
+
+@pytest.mark.parametrize("method", ["interval", "backward"])
+def test_overflow_is_no_statement(method):
+    net = Network.from_arrays(([[1e200, -1e200]], [0.0]), ([[1.0]], [0.0]), activation="relu")
+    bounds = preactivation_bounds(net, Box(np.full(2, 1e200), np.full(2, 2e200)), method=method)
+    assert (bounds.lower[0][0], bounds.upper[0][0]) == (-np.inf, np.inf)
+    assert (bounds.lower[1][0], bounds.upper[1][0]) == (0.0, np.inf)
+
+
+def test_rational_weights_keep_sign_arguments_and_the_smallest_numbers():
+    net = Network.from_arrays(([[1.0]], [0]), ([[Fraction(-1, 3)]], [0]), ([[1.0]], [0]), activation="relu")
+    bounds = preactivation_bounds(net, Box.everywhere(1))
+    assert bounds.upper[1][0] == 0 and bounds.upper[2][0] == bounds.lower[2][0] == 0
+    tiny = Network.from_arrays(([[Fraction(3, 2 * 10**324)]], [0]), ([[1.0]], [0]), activation="relu")
+    for method in ("interval", "backward"):
+        bounds = preactivation_bounds(tiny, Box(np.array([1e300]), np.array([1e300])), method=method)
+        assert_encloses(bounds, tiny, [1e300])
+
+
+def planted(seed):
+    """Networks with ties (quarters, no biases), with rational weights, and without either."""
+    rng = np.random.default_rng(seed)
+    name = str(rng.choice(["relu", "leaky_relu", "abs", "hard_tanh", "tanh"]))
+    net = Network.random([int(n) for n in rng.integers(1, 9, int(rng.integers(3, 6)))], activation=name, seed=seed)
+    if seed % 3 == 0:
+        return Network.from_arrays(*[(np.round(row.weight * 4) / 4, None) for row in net.layers], activation=name)
+    if seed % 7 == 1:
+        third = np.vectorize(lambda v: Fraction(v) / 3, otypes=[object])
+        return Network.from_arrays(*[(third(row.weight), third(row.bias)) for row in net.layers], activation=name)
+    return net
+
+
+@pytest.mark.parametrize("seed", [*range(32), 57, 340, 569, 584])
+def test_the_checker_confirms_every_claim(seed):
+    net, rng = planted(seed), np.random.default_rng(seed)
+    n = net.widths[0]
+    box = [Box.parse("[-1,1]", n), Box.parse("[0,2]", n), Box.nonnegative(n), Box.everywhere(n)][seed % 4]
+    theta = np.asarray(net.theta, dtype=np.float64)
+    other = net.with_theta(theta * (1 + 1e-3 * rng.standard_normal(theta.size) * (rng.random(theta.size) < 0.5)))
+    for method in ("interval", "backward"):
+        claimed = preactivation_bounds(net, box, method=method)
+        checker = Snapshot(affine_layers(net), box.lower, box.upper, method)
+        for k in range(net.depth):
+            lower, upper = checker.layer(k)
+            assert (lower >= claimed.lower[k]).all() and (upper <= claimed.upper[k]).all()
+    constant, slope = difference(affine_layers(net), affine_layers(other), box.lower, box.upper, "interval")
+    claim = difference_bound(net, other, box)
+    assert constant <= claim[0] and slope <= claim[1]
+
+
+@pytest.mark.parametrize(
+    ("slopes", "message"),
+    [
+        ({9: {}}, "layer 9"), ({1: {7: {}}}, "neuron 7"), ({1: {0: {"lower": [0.5]}}}, "3 numbers"),
+        ({1: {0: {"lower": [0.5, 2, 0]}}}, "3 numbers"), ({1: {0: {"lower": [0.5, np.nan, 0]}}}, "3 numbers"),
+        ({1: {0: {"side": [0.5, 0, 0]}}}, "'side'"),
+    ],
+)  # fmt: skip
+def test_slopes_that_do_not_fit(slopes, message):
+    with pytest.raises(InputError, match=message):
+        preactivation_bounds(Network.random((2, 3, 2), seed=0), Box.parse("[-1,1]", 2), slopes=slopes)
 
 
 def test_one_layer_bounds_are_the_optimum():
@@ -132,3 +233,77 @@ def test_equal_networks_differ_by_exactly_zero():
     assert difference_bound(f, f, Box.everywhere(3)) == (0.0, 0.0)
     with pytest.raises(InputError, match="differ in shape"):
         difference_bound(f, Network.random((3, 4, 2), seed=0), Box.everywhere(3))
+
+
+def test_what_cannot_be_bounded_is_infinite_and_not_zero():
+    pairs = [([[1.0], [1.0]], [0.0, 0.0]), ([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])]
+    f = Network.from_arrays(*pairs, activation="square")
+    g = Network.from_arrays(([[1.5], [1.0]], [0.0, 0.0]), pairs[1], activation="square")
+    assert difference_bound(f, g, Box.everywhere(1))[1] == np.inf
+
+
+def test_a_difference_that_underflows_still_counts():
+    pairs = [([[1e300]], [0.0]), ([[1e300]], [0.0])]
+    f, g = (Network.from_arrays(([[w]], [0.0]), *pairs, activation="relu") for w in (1e-200, 2e-200))
+    constant, _ = difference_bound(f, g, Box(np.array([0.0]), np.array([1e-200])))
+    assert constant >= 9e199
+
+
+def test_neurons_dead_in_both_do_not_count():
+    one = [[1.0]], [0.0]
+    f, g = (Network.from_arrays(one, ([[w]], [0.0]), one, activation="relu") for w in (-1.0, -2.0))
+    assert difference_bound(f, g, Box.everywhere(1)) == (0.0, 0.0)
+
+
+def test_bounded_outputs_are_no_further_apart_than_their_range():
+    f, g = (Network.from_arrays(([[w]], [0.0]), ([[2.0]], [0.0]), activation="tanh") for w in (-50.0, 50.0))
+    constant, slope = difference_bound(f, g, Box.parse("[-9,9]", 1))
+    assert constant == pytest.approx(4.0, rel=1e-6) and slope == 0
+
+
+@given(
+    seed=st.integers(0, 10**6), reach=st.sampled_from([30, 150]), thirds=st.booleans(),
+    scale=st.sampled_from([1e-3, 1e200]),
+)  # fmt: skip
+@settings(max_examples=40)
+def test_difference_bound_holds_at_extreme_magnitudes(seed, reach, thirds, scale):
+    rng = np.random.default_rng(seed)
+    share = Fraction(1, 3) if thirds else Fraction(1)
+    pairs = [[wild(rng, (2, 2), reach), wild(rng, 2, reach)] for _ in range(3)]
+    exact = np.vectorize(lambda v: Fraction(v) * share, otypes=[object])
+    f = Network.from_arrays(*[(exact(w), exact(b)) for w, b in pairs])
+    pairs[seed % 3][seed % 2] = pairs[seed % 3][seed % 2] * (1 + rng.standard_normal())
+    g = Network.from_arrays(*[(exact(w), exact(b)) for w, b in pairs])
+    box = Box(np.array([-scale, 0.0]), np.array([scale, np.inf]))
+    constant, slope = difference_bound(f, g, box)
+    if np.inf in (constant, slope):
+        return
+    for x in ([scale, 0.0], [-scale, 1e200], [0.5 * scale, 1e-200], [0.0, 1.0]):
+        gap = max(abs(a - b) for a, b in zip(f.exact(x), g.exact(x), strict=True))
+        assert gap <= Fraction(constant) + Fraction(slope) * max(abs(Fraction(v)) for v in x)
+
+
+def test_an_infinite_difference_is_not_zero():
+    pairs = lambda w: (([[w]], [0.3]), ([[1.0], [0.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0]))  # noqa: E731
+    f, g = (Network.from_arrays(*pairs(w), activation="square") for w in (1.1, 1.2))
+    constant, slope = difference_bound(f, g, Box.everywhere(1))
+    assert constant == np.inf or slope == np.inf
+    assert np.isfinite(difference_bound(f, g, Box.parse("[-1,1]", 1))).all()
+    chain = [([[1e200]], [0.0])] * 3
+    f, g = Network.from_arrays(*chain), Network.from_arrays(*chain[:2], ([[1.1e200]], [0.0]))
+    assert difference_bound(f, g, Box.parse("[-1,1]", 1))[0] == np.inf
+
+
+def test_overflow_that_cancels_is_unbounded_and_not_nan():
+    net = Network.from_arrays(([[1e308, -1e308]], [0.0]), ([[1e308]], [0.0]))
+    for low, high in net.enclose(Box.parse("[-1e10,1e10]", 2)):
+        assert not np.isnan(low).any() and not np.isnan(high).any()
+
+
+def test_steep_leaky_units_at_huge_inputs_keep_their_ends():
+    # once NaN here was read as 0 and proved a false constant
+    net = Network.from_arrays(
+        ([[1e308]], [0.0]), ([[1.0]], [-1.0]), ([[1.0]], [0.0]), activation=[activation("leaky_relu", 4), "relu"]
+    )
+    bounds = preactivation_bounds(net, Box.parse("[-1,1]", 1))
+    assert bounds.upper[1][0] >= 1e308

@@ -75,3 +75,14 @@ def test_scope_names_the_failing_hypothesis():
 def test_output_head_is_reported():
     net = Network(twin().layers, head="softmax")
     assert inspect(net).skipped[0]["layer"] == "softmax"
+
+
+def test_huge_weights_still_give_json():
+    net = Network.from_arrays(([[1e200], [-3e200]], [0.0, 1]), ([[1e200, 1e200]], [0.0]))
+    json.loads(inspect(net).to_json())
+
+
+def test_balance_of_degree_two():
+    net = Network.from_arrays(([[3.0]], [1.0]), ([[2.0]], [0.0]), activation="square")
+    row = inspect(net).balance[0]
+    assert row.values == (9 + 1 - 2 * 4,) and "2 |v_i|^2" in row.to_dict()["law"]

@@ -132,3 +132,10 @@ def test_dyadic_leaves_room_for_the_sum_of_a_row():
     row = np.full(1000, 2.0**53 - 1)
     ints, exponent = rationals.dyadic(row)
     assert int(ints.sum()) * 2**exponent == 1000 * (2**53 - 1)
+
+
+def test_rounding_next_to_ties_below_a_power_of_two():
+    tie = Fraction(1) - Fraction(1, 2**25)  # halfway between 1 and the float32 below it
+    for shift, expected in ((0, 1.0), (1, 1.0), (-1, float(np.nextafter(np.float32(1), np.float32(0))))):
+        q = tie + shift * Fraction(1, 2**90)
+        assert float(rationals.rounded(np.array([q], dtype=object), np.float32)[0]) == expected

@@ -222,7 +222,7 @@ def test_tolerance_needs_a_bounded_domain():
     net = Network.random((2, 3, 1), seed=0)
     with pytest.raises(ScopeError, match="bounded domain"):
         reduce(net, tolerance=0.1)
-    with pytest.raises(InputError, match="negative"):
+    with pytest.raises(InputError, match="no number >= 0"):
         reduce(net, "[0,1]", tolerance=-1)
 
 
@@ -300,3 +300,93 @@ def test_map_factors_give_the_old_outputs(seed):
             for i, factor in zip(row["old"], row.get("factors", ()), strict=False):
                 expected = float(Fraction(factor)) * act(new[layer][:, row["new"][0]])
                 np.testing.assert_allclose(act(old[layer][:, i]), expected, rtol=1e-9, atol=1e-9)
+
+
+# ---- cases that once went wrong
+
+
+def test_a_block_that_contributes_nothing_goes():
+    net = Network.from_arrays(([[1.0, 0], [0, 1.0], [1, 1], [1, -1]], [5.0, 5, 5, 0]), ([[1.0, 1, -1, 1]], [0.0]))
+    small = reduce(net, "[-1,1]")
+    assert small.exact.widths == (2, 1, 1)
+    same_function(net, small.exact, dyadic_points(np.random.default_rng(0), 10, 2, spread=1))
+
+
+def test_tiny_products_are_not_lost():
+    net = Network.from_arrays(([[1.0], [2.0**-450]], [1.0, 2.0**-450]), ([[1.0, 1e-200], [1.0, 1e200]], [0.0, 0]))
+    small = reduce(net)
+    assert net.exact([1]) == small.exact.exact([1])
+
+
+def test_a_point_domain_at_a_kink():
+    net = Network.from_arrays(
+        ([[1.0, 2], [3, 4], [5, 7]], [0.0, 0, 0]), ([[1.0, 1, 2]], [0.0]), activation="leaky_relu"
+    )
+    small = reduce(net, "[0,0]")
+    assert small.exact.exact([0, 0]) == net.exact([0, 0])
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_unbounded_changes_are_not_rounded(depth):
+    middle = [([[1.0, 0.5], [0.25, 1.0]], [0.0, 0.0])] * (depth - 1)
+    net = Network.from_arrays(([[1.1], [1.1]], [0.3, 0.3]), *middle, ([[1 / 3, 0.1]], [0.0]), activation="square")
+    small = reduce(net)
+    assert small.rounding.kind == "exact"
+    assert any("no finite bound" in text for text in small.limits)
+    assert reduce(net, "[-1,1]").saved == depth
+
+
+def test_sums_beyond_the_dtype_are_left_out():
+    big = np.array([[65504, 65504]], np.float16)
+    net = Network.from_arrays((np.ones((2, 1), np.float16), np.zeros(2, np.float16)), (big, np.zeros(1, np.float16)))
+    small = reduce(net)
+    assert small.saved == 0 and any("left out" in text for text in small.limits)
+    assert reduce(net, dtype=np.float32).saved == 1
+
+
+def test_rigor_is_exact_only_by_signs():
+    signs = Network.from_arrays(([[1.0]], [0]), ([[-1.0], [1.0]], [0.0, 1.0]), ([[1.0, 1.0]], [0.0]), activation="relu")
+    assert [row.rigor for row in reduce(signs).removed] == ["EXACT"]
+    rounded = Network.from_arrays(
+        ([[1.0], [2.0]], [0.1, 0.3]), ([[0.5, 0.25], [1, 1]], [-1.0, 0.1]), ([[1.0, 1.0]], [0.0]),
+        activation=["tanh", "relu"],
+    )  # fmt: skip
+    assert [(row.kind, row.scope, row.rigor) for row in reduce(rounded).removed] == [("dead", "everywhere", "INTERVAL")]
+
+
+def test_everything_after_a_near_merge_is_an_enclosure():
+    net = Network.from_arrays(
+        ([[1.0], [1 + 2.0**-40]], [0.5, 0.5]), ([[1.0, 0.0], [0.0, 1.0]], [0.1, 0.1]), ([[1.0, 1.0], [1, 2]], [0.0, 0]),
+        activation="softplus",
+    )  # fmt: skip
+    small = reduce(net, "[-1,1]", tolerance=1e-6)
+    assert small.saved == 2 and {row.rigor for row in small.removed} == {"INTERVAL"}
+    assert small.rounding.kind == "merged" and 0 < small.rounding.constant <= 1e-6
+    assert small.to_dict()["rounding"]["bound"]["constant"] == small.rounding.constant
+
+
+def test_linear_activations_fold_everywhere():
+    assert reduce(Network.random((2, 6, 1), activation="identity", seed=0)).network.widths == (2, 1, 1)
+
+
+@pytest.mark.parametrize("options", [{"dtype": int}, {"dtype": "float99"}, {"tolerance": float("nan")}])
+def test_wrong_options_are_refused_before_any_work(options):
+    with pytest.raises(InputError):
+        reduce(Network.random((2, 3, 1), seed=0), "[0,1]", **options)
+
+
+def test_exact_only_refuses_weights_that_do_not_fit_as_they_are():
+    with pytest.raises(InputError, match="layer 1 has weights that are no float32"):
+        reduce(Network.random((2, 3, 1), seed=0), dtype="float32", exact_only=True)
+    with pytest.raises(InputError, match="contradict"):
+        reduce(Network.random((2, 3, 1), seed=0), "[0,1]", tolerance=0.1, exact_only=True)
+
+
+def test_no_time_is_said_everywhere():
+    rng = np.random.default_rng(13)
+    shapes = ((1, 3), (3, 3), (3, 3), (3, 1))
+    net = Network.from_arrays(
+        *[(rng.integers(-1, 2, (a, b)).astype(float), rng.integers(-1, 2, a).astype(float)) for b, a in shapes]
+    )
+    small = reduce(net, budget=0)
+    assert any("time" in text for text in small.limits)

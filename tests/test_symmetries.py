@@ -146,3 +146,15 @@ def test_quotient_refuses_a_wrong_number_of_partitions():
 def test_rational_quotient_is_exact():
     net = Network.from_arrays(([[1], [1]], [0, 0]), ([[Fraction(1, 3), Fraction(1, 3)]], [0]), activation="softplus")
     assert quotient(net, colour_classes(net)).layers[1].weight[0, 0] == Fraction(2, 3)
+
+
+def test_last_activation_is_a_hypothesis():
+    net = Network.from_arrays(([[1.0], [2.0]], [0.1, 0.2]), ([[1.0, 1.0]], [-5.0]), activation=["tanh", "relu"])
+    found = fiber_dimension(net)
+    assert found.exact is None and any(
+        "no activation (found relu)" in h.statement and not h.holds for h in found.hypotheses
+    )
+
+
+def test_degree_two_scalings_count():
+    assert scaling_rank(Network.random((2, 3, 1), activation="square", seed=0)) == 3

@@ -2,13 +2,13 @@
 
 All sums are float64 with the a-priori error of a dot product of n terms, gamma_n sum |w||y| (Higham, Accuracy and
 Stability, section 3.1), added outward and multiplied by a slack of 4, so that a checker with a smaller slack confirms
-every claim made here.
+every claim made here. Products that underflow are paid for separately, and what overflows becomes infinite.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +31,9 @@ Method = Literal["interval", "backward"]
 _EPS = float(np.finfo(np.float64).eps)
 _SLACK = 4.0
 _TINY = 1e-300
+"""More than all underflows of one dot product together."""
+_FAINT = 1e-307
+"""More than one underflow: of a product, or of a rational weight beneath the normal range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +71,9 @@ def preactivation_bounds(
     """Certified enclosures of every pre-activation over a box.
 
     "interval" propagates intervals. "backward" also replaces every unstable ReLU by a chord above and a ray alpha z
-    below (alpha = 1 if upper > -lower else 0), substitutes the linear forms back to the input and takes the tighter;
-    other activations enter as constants. Any alpha in [0, 1] is sound, so `slopes` may come from a float solver.
+    below (alpha = 1 if upper > -lower else 0), substitutes the linear forms back, layer by layer down to the input, and
+    takes the tightest end on the way; other activations enter as constants. Any alpha in [0, 1] is sound, so `slopes`
+    may come from a float solver.
 
     Args:
         net: the network.
@@ -78,7 +82,7 @@ def preactivation_bounds(
         slopes: extra alphas for single neurons (see `Slopes`).
 
     Raises:
-        InputError: if the box does not fit the network.
+        InputError: if the box or the slopes do not fit the network.
 
     Complexity: O(parameters) for intervals, O(depth^2 * largest width^3) matrix products backward.
     Source: DeepPoly/CROWN bounds (Zhang et al., arXiv 1811.00866) with outward rounding.
@@ -90,15 +94,66 @@ def preactivation_bounds(
     """
     if box.dimension != net.widths[0]:
         raise InputError(f"domain has {box.dimension} inputs; the network takes {net.widths[0]}")
+    shares = {k: _checked(net, k, rows) for k, rows in (slopes or {}).items()}
     if method == "interval" or not box.bounded:
-        pairs = net.enclose(box)
-        return Bounds(
-            tuple(p[0] for p in pairs), tuple(p[1] for p in pairs), box, "interval" if method == "interval" else method
-        )
+        pairs = _intervals(net, box)
+        return Bounds(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs), box, method)
     work = _Backward(net, box)
-    for k in range(net.depth):
-        work.next(slopes.get(k, {}) if slopes else {})
+    with np.errstate(all="ignore"):
+        for k in range(net.depth):
+            work.next(shares.get(k, {}))
     return Bounds(tuple(work.lower), tuple(work.upper), box, "backward", slopes)
+
+
+def _checked(net: Network, k: int, rows: Mapping[int, Mapping[str, FloatArray]]) -> dict[int, dict[str, FloatArray]]:
+    """The slopes of one layer as arrays, or what is wrong with them."""
+    if not 0 <= k < net.depth:
+        raise InputError(f"slopes for layer {k}; the network has layers 0 to {net.depth - 1}")
+    count = sum(layer.n_out for layer in net.layers[:k])
+    out: dict[int, dict[str, FloatArray]] = {}
+    for i, sides in rows.items():
+        if not 0 <= i < net.layers[k].n_out:
+            raise InputError(f"slopes for neuron {i} of layer {k}; it has {net.layers[k].n_out} neurons")
+        out[i] = {side: np.asarray(values, dtype=np.float64) for side, values in sides.items()}
+        for side, values in out[i].items():
+            if side not in ("lower", "upper") or values.shape != (count,) or not ((values >= 0) & (values <= 1)).all():
+                raise InputError(
+                    f"slopes {side!r} of neuron {i} of layer {k} have shape {values.shape}; expected 'lower' or "
+                    f"'upper' with {count} numbers in [0, 1], one for each earlier hidden neuron"
+                )
+    return out
+
+
+def _intervals(net: Network, box: Box) -> list[tuple[FloatArray, FloatArray]]:
+    out = []
+    low, high = box.lower, box.upper
+    for layer in net.layers:
+        out.append(_interval(layer, low, high))
+        low, high = _outward(*layer.activation.enclose(*out[-1]))
+    return out
+
+
+def _interval(layer: Layer, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """`affine_enclosure`, infinite where floats overflow, and by signs exactly 0 also for rational weights."""
+    with np.errstate(all="ignore"):
+        lower, upper = affine_enclosure(layer, low, high)
+    if layer.rational:
+        finite = [np.abs(np.where(np.isfinite(v), v, 0.0)).sum() for v in (low, high)]
+        faint = _FAINT * (1.0 + sum(finite))
+        zero = (layer.bias64 == 0) & ~_moved(layer.weight64, low, high)
+        zero_up = (layer.bias64 == 0) & ~_moved(layer.weight64, high, low)
+        lower, upper = np.where(zero, 0.0, lower - faint), np.where(zero_up, 0.0, upper + faint)
+    return _outward(lower, upper)
+
+
+def _moved(weight: FloatArray, plus: FloatArray, minus: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which rows have a nonzero product: positive weights with `plus`, negative ones with `minus`."""
+    return np.asarray((weight[:, plus != 0] > 0).any(axis=1) | (weight[:, minus != 0] < 0).any(axis=1))
+
+
+def _outward(lower: FloatArray, upper: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """No statement where floats overflowed: NaN, or an infinity on the wrong side."""
+    return np.where(lower < np.inf, lower, -np.inf), np.where(upper > -np.inf, upper, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +196,7 @@ def _flat_side(row: Activation) -> float | None:
     slope = pieces[0].slope
     if not 0 <= slope < 1:
         return None
-    value = float(slope)
-    return value if Fraction(value) >= slope else float(np.nextafter(value, 1.0))
+    return _up(slope)
 
 
 class _Backward:
@@ -155,38 +209,48 @@ class _Backward:
         self.inputs: list[tuple[FloatArray, FloatArray]] = [(box.lower, box.upper)]
         self.lines: list[_Lines] = []
         self.reach: list[FloatArray] = []  # |W| |y| + |b|: bounds every term of a layer's pre-activations
+        self.faint: list[float] = []  # underflow of one row of a form through the layer, for entries up to 1
 
     def next(self, rows: Mapping[int, Mapping[str, FloatArray]]) -> None:
         """Enclose the next layer."""
         k = len(self.lower)
         layer = self.net.layers[k]
-        lower, upper = affine_enclosure(layer, *self.inputs[k])
+        lower, upper = _interval(layer, *self.inputs[k])
         if k:
             lower = np.maximum(lower, self._least(k, layer.weight64, layer.bias64))
             upper = np.minimum(upper, -self._least(k, -layer.weight64, -layer.bias64))
-            for i, sides in rows.items():
-                weight, bias = layer.weight64[i : i + 1], layer.bias64[i : i + 1]
-                if "lower" in sides:
-                    lower[i] = max(lower[i], self._least(k, weight, bias, sides["lower"])[0])
-                if "upper" in sides:
-                    upper[i] = min(upper[i], -self._least(k, -weight, -bias, sides["upper"])[0])
+            for side, ends, sign in (("lower", lower, 1.0), ("upper", upper, -1.0)):
+                chosen = [i for i in rows if side in rows[i]]
+                if chosen:
+                    shares = np.array([rows[i][side] for i in chosen])
+                    least = self._least(k, sign * layer.weight64[chosen], sign * layer.bias64[chosen], shares)
+                    ends[chosen] = sign * np.maximum(sign * ends[chosen], least)
+        self._append(layer, lower, upper)
+
+    def _append(self, layer: Layer, lower: FloatArray, upper: FloatArray) -> None:
+        size = np.maximum(*(np.abs(v) for v in self.inputs[-1]))
+        self.reach.append(np.abs(layer.weight64) @ size + np.abs(layer.bias64))
+        self.faint.append(_FAINT * (layer.n_in + layer.n_out + 2) * (1.0 + float(size.sum())))
         self.lower.append(lower)
         self.upper.append(upper)
-        self.inputs.append(layer.activation.enclose(lower, upper))
+        self.inputs.append(_outward(*layer.activation.enclose(lower, upper)))
         self.lines.append(_lines(layer.activation, lower, upper))
-        size = np.maximum(*(np.abs(v) for v in self.inputs[k]))
-        self.reach.append(np.abs(layer.weight64) @ size + np.abs(layer.bias64))
 
     def _least(self, k: int, form: FloatArray, shift: FloatArray, shares: FloatArray | None = None) -> FloatArray:
-        """Lower bounds of form h + shift, h the outputs below layer k; -inf where floats overflow."""
+        """Lower bounds of form h + shift, h the outputs below layer k, the best over all depths at which to stop.
+
+        -inf where floats overflow.
+        """
         # invariant: the exact value is at least form h + shift - error
-        error = _SLACK * _EPS * (np.abs(form) @ np.maximum(*(np.abs(v) for v in self.inputs[k])) + np.abs(shift))
+        inputs = np.maximum(*(np.abs(v) for v in self.inputs[k]))
+        error = _SLACK * _EPS * (np.abs(form) @ inputs + np.abs(shift)) + _FAINT * (1.0 + inputs.sum())
+        best = np.full(len(form), -np.inf)
         stop = sum(layer.n_out for layer in self.net.layers[:k])
         for j in range(k - 1, -1, -1):
             layer, lines = self.net.layers[j], self.lines[j]
             low = lines.low
             if shares is not None:
-                chosen = lines.flat + shares[stop - layer.n_out : stop] * (1.0 - lines.flat)
+                chosen = lines.flat + shares[:, stop - layer.n_out : stop] * (1.0 - lines.flat)
                 low = np.where(lines.free, np.clip(chosen, lines.flat, 1.0), low)
             stop -= layer.n_out
             plus, minus = np.maximum(form, 0.0), np.minimum(form, 0.0)
@@ -195,13 +259,21 @@ class _Backward:
             form = plus * low + minus * lines.high
             gamma = _SLACK * _EPS * (layer.n_in + layer.n_out + 8)
             shift = shift + form @ layer.bias64
-            error = error + gamma * (size + np.abs(form) @ self.reach[j] + np.abs(shift)) + _TINY
+            weight = np.abs(form)
+            error = error + gamma * (size + weight @ self.reach[j] + np.abs(shift)) + _TINY
+            # what underflowed in form (times |z|), in form W (times |y|), in reach and in rational weights
+            error = error + _FAINT * self.reach[j].sum() + self.faint[j] * (1.0 + weight.sum(axis=1))
             form = form @ layer.weight64
-        plus, minus = np.maximum(form, 0.0), np.minimum(form, 0.0)
-        value = shift + plus @ self.box.lower + minus @ self.box.upper
-        size = np.abs(form) @ np.maximum(np.abs(self.box.lower), np.abs(self.box.upper)) + np.abs(shift)
-        out = value - error - _SLACK * _EPS * (form.shape[1] + 4) * size - _TINY
-        return np.asarray(np.where(np.isfinite(out), out, -np.inf))
+            best = np.maximum(best, _smallest(form, shift, *self.inputs[j]) - error)
+        return np.where(np.isfinite(best), best, -np.inf)
+
+
+def _smallest(form: FloatArray, shift: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Lower bounds of form y + shift over low <= y <= high; -inf where floats overflow."""
+    value = np.maximum(form, 0.0) @ low + np.minimum(form, 0.0) @ high + shift
+    size = np.abs(form) @ np.maximum(np.abs(low), np.abs(high)) + np.abs(shift)
+    out = value - _SLACK * _EPS * (form.shape[1] + 8) * size - _TINY
+    return np.where(np.isfinite(out), out, -np.inf)
 
 
 # ---- how far apart two networks of one shape are
@@ -218,8 +290,11 @@ def difference_bound(f: Network, g: Network, box: Box) -> tuple[float, float]:
         g: another of the same widths and activations.
         box: the domain.
 
+    Returns:
+        Both finite and >= 0, or inf where no finite bound follows; slope is 0 on a bounded box. O(parameters).
+
     Raises:
-        InputError: if the shapes or activations differ.
+        InputError: if the shapes or activations differ, or the box does not fit.
 
     >>> f = Network.from_arrays(([[1.0]], [0.0]))
     >>> g = Network.from_arrays(([[1.5]], [0.25]))
@@ -228,39 +303,82 @@ def difference_bound(f: Network, g: Network, box: Box) -> tuple[float, float]:
     """
     if f.widths != g.widths or any(a.activation != b.activation for a, b in zip(f.layers, g.layers, strict=True)):
         raise InputError(f"networks {f.architecture} and {g.architecture} differ in shape; expected the same one")
-    pairs = [zip(a, b, strict=True) for a, b in zip(f.enclose(box), g.enclose(box), strict=True)]
+    if box.dimension != f.widths[0]:
+        raise InputError(f"domain has {box.dimension} inputs; the networks take {f.widths[0]}")
     ends = np.maximum(np.abs(box.lower), np.abs(box.upper))
     free = ~np.isfinite(ends)
     size = np.stack([np.where(free, 0.0, ends), free.astype(float)])  # |h| <= size[0] + size[1] |x|_inf
     gap = np.zeros((2, box.dimension))
-    for a, b, pair in zip(f.layers, g.layers, pairs, strict=True):
-        (low_a, low_b), (high_a, high_b) = pair
-        low, high = np.minimum(low_a, low_b), np.maximum(high_a, high_b)
-        change, shift = _distance(a.weight, b.weight), _distance(a.bias, b.bias)
-        gamma = 1 + _SLACK * _EPS * (2 * a.n_in + 8)
-        grown = gap @ np.abs(b.weight64).T + size @ change.T
-        grown[0] += shift
-        gap = np.where(grown > 0, grown * gamma + _TINY, 0.0)
-        factor = _lipschitz(a.activation, low, high)
-        gap = np.where(gap > 0, gap * factor * (1 + 4 * _EPS), 0.0)
-        size = _output_size(a, size, low_a, high_a)
+    with np.errstate(all="ignore"):
+        for a, b, first, second in zip(f.layers, g.layers, _intervals(f, box), _intervals(g, box), strict=True):
+            gap = _product(gap, _magnitude(b)) + _product(size, _distance(a.weight, b.weight))
+            gap = _widened(gap, _distance(a.bias, b.bias), a.n_in)
+            gap = _capped(gap, first, second)
+            hull = np.minimum(first[0], second[0]), np.maximum(first[1], second[1])
+            gap = _scaled(gap, _lipschitz(a.activation, *hull))
+            first, second = (_outward(*a.activation.enclose(*pair)) for pair in (first, second))
+            gap = _capped(gap, first, second)
+            size = _output_size(a, size, *first)
     worst = gap.max(axis=1, initial=0.0)
     return float(worst[0]), float(worst[1])
+
+
+# arithmetic of magnitudes: rounded up, 0 only where it is exactly 0, 0 * inf = 0
+
+
+def _widened(size: FloatArray, shift: FloatArray | float, terms: int) -> FloatArray:
+    """Shift added to the constants, with room for the rounding of so many terms."""
+    total = size + np.stack([np.broadcast_to(shift, size[0].shape), np.zeros_like(size[0])])
+    return np.where(total > 0, total * (1 + _SLACK * _EPS * (2 * terms + 8)) + _TINY, 0.0)
+
+
+def _scaled(size: FloatArray, factor: FloatArray) -> FloatArray:
+    grown = np.where(factor == 1, size, size * factor * (1 + 4 * _EPS) + _TINY)
+    return np.where((size == 0) | (factor == 0), 0.0, grown)
+
+
+def _product(size: FloatArray, matrix: FloatArray) -> FloatArray:
+    """Product size @ matrix.T for magnitudes (2, n) and (m, n)."""
+    if not size.any():
+        return np.zeros((2, matrix.shape[0]))
+    finite = np.isfinite(size)
+    total = np.where(finite, size, 0.0) @ matrix.T
+    total = np.where(np.isnan(total), np.inf, total * (1 + _SLACK * _EPS * (matrix.shape[1] + 8)) + _TINY)
+    live = (matrix != 0).T.astype(np.float64)
+    if not finite.all():
+        total = np.where((~finite).astype(np.float64) @ live > 0, np.inf, total)
+    return np.where((size != 0).astype(np.float64) @ live > 0, total, 0.0)
+
+
+def _magnitude(layer: Layer) -> FloatArray:
+    """|W| rounded up."""
+    near = np.abs(layer.weight64)
+    return np.where(near > 0, np.nextafter(near, np.inf), 0.0) if layer.rational else near
+
+
+def _capped(gap: FloatArray, first: tuple[FloatArray, FloatArray], second: tuple[FloatArray, FloatArray]) -> FloatArray:
+    """Two numbers in known intervals are no further apart than the far ends of those."""
+    far = np.maximum(first[1] - second[0], second[1] - first[0])
+    far = np.where(far == 0, 0.0, np.nextafter(far, np.inf))
+    closer = far * (1 + 1e-9) < gap[0]  # no close calls, which a checker might decide the other way
+    return np.where(closer, np.stack([far, np.zeros_like(far)]), gap)
 
 
 def _distance(a: ExactArray, b: ExactArray) -> FloatArray:
     """|a - b| rounded up, zero exactly where equal."""
     if not rationals.is_rational(a) and not rationals.is_rational(b):
-        x, y = a.astype(np.float64), b.astype(np.float64)
-        gap = np.abs(x - y)
-        return np.where(gap > 0, gap * (1 + 2 * _EPS), np.where(x == y, 0.0, _TINY))
-    exact = np.abs(rationals.fractions(a) - rationals.fractions(b))
-    near = rationals.rounded(exact, np.float64)
-    return np.where(exact != 0, near * (1 + 2 * _EPS) + _TINY, 0.0).astype(np.float64)
+        gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
+        return np.where(gap > 0, gap * (1 + 2 * _EPS), 0.0)  # floats differ by a float: 0 only if equal
+    out = np.zeros(a.shape)
+    changed = np.asarray(a != b, dtype=bool)
+    if changed.any():
+        exact = np.abs(rationals.fractions(a[changed]) - rationals.fractions(b[changed]))
+        out[changed] = rationals.rounded(exact, np.float64) * (1 + 2 * _EPS) + _TINY
+    return out
 
 
 def _lipschitz(row: Activation, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Lipschitz constants on [low, high], rounded up: by pieces, else the global one."""
+    """Lipschitz constants on [low, high], rounded up: of the pieces it meets inside, else the global one."""
     if row.pieces is None:
         if np.isfinite(row.lipschitz):
             return np.full(low.size, row.lipschitz)
@@ -269,13 +387,16 @@ def _lipschitz(row: Activation, low: FloatArray, high: FloatArray) -> FloatArray
     for piece in row.pieces:
         meets = np.ones(low.size, dtype=bool)
         if piece.lo is not None:
-            meets &= high > np.nextafter(float(piece.lo), -np.inf)
+            meets &= high > -_up(-piece.lo)
         if piece.hi is not None:
-            meets &= low < np.nextafter(float(piece.hi), np.inf)
-        slope = float(abs(piece.slope))
-        slope = slope if Fraction(slope) >= abs(piece.slope) else float(np.nextafter(slope, np.inf))
-        out = np.where(meets, np.maximum(out, slope), out)
+            meets &= low < _up(piece.hi)
+        out = np.where(meets, np.maximum(out, _up(abs(piece.slope))), out)
     return out
+
+
+def _up(q: Fraction) -> float:
+    value = float(q)
+    return value if Fraction(value) >= q else float(np.nextafter(value, np.inf))
 
 
 def _local_lipschitz(row: Activation, low: FloatArray, high: FloatArray) -> FloatArray:
@@ -285,29 +406,23 @@ def _local_lipschitz(row: Activation, low: FloatArray, high: FloatArray) -> Floa
     total = np.zeros(low.size)
     for k, c in enumerate(terms):
         if k and c:
-            total = total + float(k * abs(c)) * reach ** (k - 1)
+            total = total + _up(k * abs(c)) * reach ** (k - 1)
     return total * (1 + 16 * _EPS * len(terms)) + _TINY
 
 
-def _output_size(layer: Layer, size: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+def _output_size(layer: Layer, size: FloatArray, first: FloatArray, last: FloatArray) -> FloatArray:
     """Magnitudes (a, b) of the layer's outputs: the enclosure where finite, else |s(0)| + Lip (|W| |h| + |b|)."""
-    first, last = layer.activation.enclose(low, high)
     ends = np.maximum(np.abs(first), np.abs(last))
+    bounded = np.stack([ends, np.zeros(ends.size)])
     if np.isfinite(ends).all():
-        return np.stack([ends, np.zeros(ends.size)])
-    grown = size @ np.abs(layer.weight64).T
-    grown[0] += np.abs(layer.bias64)
-    grown = np.where(grown > 0, grown * (1 + _SLACK * _EPS * (layer.n_in + 8)) + _TINY, 0.0)
+        return bounded
+    bias = np.abs(layer.bias64)
+    bias = np.where(bias > 0, np.nextafter(bias, np.inf), 0.0) if layer.rational else bias
+    grown = _widened(_product(size, _magnitude(layer)), bias, layer.n_in)
     everywhere = np.array([-np.inf]), np.array([np.inf])
-    grown = np.where(grown > 0, grown * _lipschitz(layer.activation, *everywhere), 0.0)
+    grown = _scaled(grown, _lipschitz(layer.activation, *everywhere))
     origin = np.abs(np.array(layer.activation.enclose(np.zeros(1), np.zeros(1)))).max()
-    grown[0] += origin * (1 + 4 * _EPS)
-    return np.where(np.isfinite(ends), np.stack([ends, np.zeros(ends.size)]), grown)
-
-
-def with_alphas(bounds: Bounds, slopes: Slopes) -> Bounds:
-    """The same enclosures with extra slopes recorded."""
-    return replace(bounds, slopes=slopes)
+    return np.where(np.isfinite(ends), bounded, _widened(grown, origin, 1))
 
 
 def unstable(bounds: Bounds, net: Network) -> list[npt.NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from fiberscope.errors import ScopeError
 from fiberscope.invariants import SmallestSIM, smallest_sim
 from fiberscope.network import Layer, Network
 from fiberscope.reduction import Reduction, reduce
-from fiberscope.results import Budget, Progress, Result, Rigor, Stopwatch
+from fiberscope.results import Budget, Progress, Result, Rigor, Stopwatch, jsonable
 from fiberscope.symmetries import FiberDimension, fiber_dimension
 from fiberscope.theorems import theorem
 
@@ -30,7 +30,7 @@ _PHRASES = {
     "zero_output": "are read by nobody",
     "duplicate": "duplicate another neuron",
     "sign_duplicate": "are another neuron up to sign",
-    "proportional": "are positive multiples of another neuron",
+    "proportional": "are multiples of another neuron",
     "linear": "are superfluous: the always-linear neurons have fewer dimensions than members",
     "near_duplicate": "are nearly multiples of another neuron",
 }
@@ -73,20 +73,23 @@ class LayerRow:
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """Values of |w_i|^2 + b_i^2 - |v_i|^2, constant under gradient flow, for the neurons of one layer."""
+    """Values of |w_i|^2 + b_i^2 - d |v_i|^2, constant under gradient flow, d the degree of the activation."""
 
     layer: int
     values: tuple[float, ...]
+    degree: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data with at most 512 values, evenly chosen by rank."""
         ordered = np.sort(np.array(self.values))
         shown = ordered[np.linspace(0, ordered.size - 1, min(512, ordered.size)).astype(int)]
         middle = float(np.median(ordered))
-        return {
-            "layer": self.layer, "law": "|w_i|^2 + b_i^2 - |v_i|^2", "min": float(ordered[0]), "median": middle,
-            "max": float(ordered[-1]), "count": int(ordered.size), "values": shown.tolist(), "rigor": "NUMERICAL",
+        factor = "" if self.degree == 1 else f"{self.degree} "
+        data = {
+            "layer": self.layer, "law": f"|w_i|^2 + b_i^2 - {factor}|v_i|^2", "min": ordered[0], "median": middle,
+            "max": ordered[-1], "count": int(ordered.size), "values": shown, "rigor": "NUMERICAL",
         }  # fmt: skip
+        return {key: jsonable(value) for key, value in data.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,12 +257,14 @@ def _balances(net: Network) -> tuple[tuple[Balance, ...], str]:
         return (), "balancedness is about the parameters that are trained; this chain was folded from others"
     out, without = [], []
     for k, (layer, above) in enumerate(zip(net.layers, net.layers[1:], strict=False)):
-        if layer.activation.homogeneity != 1:
+        degree = layer.activation.homogeneity
+        if degree is None:
             without.append(layer.activation.label)
             continue
         with np.errstate(over="ignore", invalid="ignore"):  # inf and NaN say that float64 cannot hold the value
             inside = (layer.weight64**2).sum(axis=1) + layer.bias64**2
-            out.append(Balance(k, tuple((inside - (above.weight64**2).sum(axis=0)).tolist())))
+            values = inside - degree * (above.weight64**2).sum(axis=0)
+        out.append(Balance(k, tuple(values.tolist()), degree))
     names = ", ".join(dict.fromkeys(without))
     return tuple(out), f"{names} has no such law: it is not positively homogeneous" if without else ""
 
@@ -296,12 +301,14 @@ def _findings(
     out: list[Finding] = []
     before, after = net.hidden_count, reduction.network.hidden_count
     rigor = Rigor.EXACT if all(r.rigor == "EXACT" for r in reduction.removed) else Rigor.INTERVAL
+    late = any("time" in text for text in reduction.limits)
     if before > after:
         text = f"{before - after} of {before} hidden neurons can be removed without changing the function on "
         text += str(reduction.domain)
         out.append(Finding(text, rigor, "redundant"))
     else:
-        out.append(Finding(f"no redundant neuron was found among {before} on {reduction.domain}", rigor))
+        text = f"no redundant neuron was found among {before} on {reduction.domain}"
+        out.append(Finding(text + (" in the time given" if late else ""), Rigor.NUMERICAL if late else rigor))
     for row in reduction.removed:
         where = "everywhere" if row.scope == "everywhere" else f"on {reduction.domain}"
         out.append(Finding(f"{row.count} {_PHRASES[row.kind]} ({where})", Rigor[row.rigor], "redundant"))

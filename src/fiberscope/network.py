@@ -551,6 +551,18 @@ def affine_enclosure(
     positive, negative = np.maximum(weight, 0.0), np.minimum(weight, 0.0)
     finite_low, finite_high = (np.where(np.isfinite(v), v, 0.0) for v in (low, high))
     gamma = slack * (layer.n_in + 4) * np.finfo(np.float64).eps
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _enclosed(layer, (low, high), (finite_low, finite_high), (positive, negative), gamma)
+
+
+def _enclosed(
+    layer: Layer,
+    ends: tuple[FloatArray, FloatArray],
+    finite: tuple[FloatArray, FloatArray],
+    parts: tuple[FloatArray, FloatArray],
+    gamma: float,
+) -> tuple[FloatArray, FloatArray]:
+    (low, high), (finite_low, finite_high), (positive, negative) = ends, finite, parts
     terms_low = positive @ np.abs(finite_low) - negative @ np.abs(finite_high)
     terms_high = positive @ np.abs(finite_high) - negative @ np.abs(finite_low)
     lower = positive @ finite_low + negative @ finite_high + layer.bias64
@@ -559,6 +571,7 @@ def affine_enclosure(
     upper = upper + _rounding(layer, terms_high, gamma, finite_high, finite_low)
     open_low = (positive @ (low == -np.inf) > 0) | (negative @ (high == np.inf) < 0)
     open_high = (positive @ (high == np.inf) > 0) | (negative @ (low == -np.inf) < 0)
+    open_low, open_high = open_low | np.isnan(lower), open_high | np.isnan(upper)  # overflow that cancels
     return np.where(open_low, -np.inf, lower), np.where(open_high, np.inf, upper)
 
 

@@ -21,6 +21,8 @@ _SAMPLES = 2000
 _SHARE = 0.2
 _REACH = 0.25
 """Only enclosures that reach beyond zero by at most this part of their width are worth a program."""
+_LIFT = 1e-6
+"""Chords are lifted by this part of their width, lest they meet the lower lines and the dual mixes all three."""
 _PATIENCE = 8
 """Programs without success in a row after which a layer is given up: candidates are asked most hopeful first."""
 
@@ -100,7 +102,7 @@ def _decide(
         sign = 1.0 if side == "lower" else -1.0
         answer = program.minimise(sign * layer.weight64[i], clock)
         failures += 1
-        if answer is not None and answer[0] + sign * layer.bias64[i] > -1e-7:
+        if answer is not None and answer[0] + sign * layer.bias64[i] > -1e-5:
             out[i] = {side: answer[1]}
             failures = 0
     if not out:
@@ -121,10 +123,12 @@ class _Relaxation:
 
         self.solver = highspy.Highs()
         self.solver.setOptionValue("output_flag", False)
+        self.solver.setOptionValue("presolve", "off")  # it calls some narrow relaxations infeasible
         self.widths = list(net.widths[: k + 1])
         self.start = np.concatenate([[0], np.cumsum(self.widths)])
-        low = [box.lower] + [np.maximum(v, 0.0) for v in bounds.lower[:k]]
-        high = [box.upper] + [np.maximum(v, 0.0) for v in bounds.upper[:k]]
+        # only what the bound uses too: no ends for h where its lines imply them, lest the dual leans on those
+        low = [box.lower] + [np.where(v >= 0, -np.inf, 0.0) for v in bounds.lower[:k]]
+        high = [box.upper] + [np.where(v > 0, np.inf, 0.0) for v in bounds.upper[:k]]
         total = int(self.start[-1])
         self.solver.addVars(total, np.concatenate(low), np.concatenate(high))
         self.rows: list[tuple[int, int]] = []  # (row of h >= z, hidden neuron) of the unstable ones
@@ -145,10 +149,11 @@ class _Relaxation:
                         self.rows.append((count - 1, hidden))
                         steep = upper / (upper - lower)
                         chord = np.append(-steep * layer.weight64[i], 1.0)
-                        self.solver.addRow(-highspy.kHighsInf, steep * (bias - lower), columns.size, columns, chord)
+                        top = steep * (bias - lower) + _LIFT * (upper - lower)
+                        self.solver.addRow(-highspy.kHighsInf, top, columns.size, columns, chord)
                         count += 1
                 hidden += 1
-        self.hidden = hidden
+        self.hidden, self.count = hidden, count
 
     def minimise(self, cost: FloatArray, clock: Stopwatch) -> tuple[float, FloatArray] | None:
         """Smallest cost . h over the last layer's outputs, and alpha for every hidden neuron from the dual."""
@@ -165,6 +170,8 @@ class _Relaxation:
             return None
         solution: Any = self.solver.getSolution()
         rows, columns = np.array(solution.row_dual), np.array(solution.col_dual)
+        if rows.size != self.count or columns.size != total:  # the solver refused a row, for instance a huge number
+            return None
         alphas = np.zeros(self.hidden)
         offset = self.widths[0]
         for row, neuron in self.rows:

@@ -140,11 +140,24 @@ def rounded(array: ExactArray, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         if not np.isfinite(out).all():
             raise OverflowError(f"a weight exceeds the largest {target.name}")
         return out
-    out = np.empty(array.shape, dtype=target)
-    flat = out.reshape(-1)
-    for k, q in enumerate(array.reshape(-1)):
-        flat[k] = _nearest(q, target)
-    return out
+    flat = array.reshape(-1)
+    try:
+        wide = np.array([float(q) for q in flat], dtype=np.float64)  # correctly rounded to 53 bits
+    except OverflowError as exc:
+        raise OverflowError(f"a weight exceeds the largest {target.name}") from exc
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        out = wide.astype(target)
+        if target != np.float64:
+            # a second rounding can be off by one unit only where the first one landed next to a tie: half a unit from
+            # the result, or a quarter below a power of two
+            unit = np.abs(np.spacing(out)).astype(np.float64)
+            gap = np.abs(wide - out.astype(np.float64)) / unit
+            power = np.abs(np.frexp(out)[0]) == 0.5
+            for k in np.flatnonzero(~np.isfinite(gap) | (gap > 0.499) | (power & (np.abs(gap - 0.25) < 1e-3))):
+                out[k] = _nearest(flat[k], target)
+    if not np.isfinite(out).all():
+        raise OverflowError(f"a weight exceeds the largest {target.name}")
+    return np.asarray(out.reshape(array.shape))
 
 
 def _nearest(q: Fraction, dtype: np.dtype[Any]) -> Any:
@@ -153,7 +166,8 @@ def _nearest(q: Fraction, dtype: np.dtype[Any]) -> Any:
         first = dtype.type(float(q))
     if not np.isfinite(first):
         raise OverflowError(f"a weight exceeds the largest {dtype.name}")
-    near = [first, np.nextafter(first, dtype.type(np.inf)), np.nextafter(first, dtype.type(-np.inf))]
+    with np.errstate(over="ignore", under="ignore"):
+        near = [first, np.nextafter(first, dtype.type(np.inf)), np.nextafter(first, dtype.type(-np.inf))]
     candidates = [c for c in near if np.isfinite(c)]
     unsigned = np.dtype(f"u{dtype.itemsize}")
     return min(candidates, key=lambda c: (abs(Fraction(float(c)) - q), int(np.asarray(c).view(unsigned)) & 1))
@@ -185,10 +199,22 @@ def scale(a: ExactArray, factor: Fraction) -> ExactArray:
         power_of_two = denominator & (denominator - 1) == 0 and abs(numerator) & (abs(numerator) - 1) == 0
         if power_of_two and 2**-900 < abs(factor) < 2**100 or factor == 0:
             out = a.astype(np.float64) * float(factor)
-            magnitude = np.abs(out[out != 0])
-            if np.isfinite(out).all() and (not magnitude.size or magnitude.min() > 1e-290):
+            magnitude = np.abs(out[a != 0])
+            if np.isfinite(out).all() and (factor == 0 or not magnitude.size or magnitude.min() > 1e-290):
                 return np.asarray(out)
     return simplified(np.asarray(fractions(a) * factor))
+
+
+def total(rows: ExactArray) -> ExactArray:
+    """Exact sum of the rows of a (k, m) array, (m,). One pass of integer arithmetic.
+
+    >>> total(np.array([[0.5, 1.0], [0.25, 2.0]])).tolist()
+    [0.75, 3.0]
+    """
+    if len(rows) == 2:
+        return add(rows[0], rows[1])
+    ints, unit = integers(rows)
+    return simplified(_map(lambda v: v * unit, np.asarray(ints.sum(axis=0), dtype=object)))
 
 
 def equal(a: ExactArray, b: ExactArray) -> bool:

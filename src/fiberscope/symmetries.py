@@ -22,10 +22,10 @@ ExactArray = npt.NDArray[Any]
 def scaling_rank(net: Network) -> int:
     """Dimension of the orbit of theta under positive scalings of its homogeneous neurons.
 
-    Neuron i of a hidden layer with s(t z) = t s(z), t > 0, has the generator g_i = (w_i, b_i) - (outgoing column i).
-    sum c_i g_i = 0 forces c_i = c_k along every nonzero weight between two such neurons and c_i = 0 at every nonzero
-    weight or bias that only one of them touches; so the rank is the number of neurons minus the number of connected
-    components that touch nothing else. O(parameters).
+    Neuron i of a hidden layer with s(t z) = t^d s(z), t > 0, has the generator g_i = (w_i, b_i) - d (column i above).
+    sum c_i g_i = 0 fixes the ratio of c_i and c_k along every nonzero weight between two such neurons and c_i = 0 at
+    every nonzero weight or bias that only one of them touches; so the rank is the number of neurons minus the
+    number of connected components that touch nothing else. O(parameters).
 
     Returns:
         The rank, a lower bound for the dimension of the fiber at theta (0 for tanh and other non-homogeneous ones).
@@ -36,7 +36,7 @@ def scaling_rank(net: Network) -> int:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    free = [layer.activation.homogeneity == 1 for layer in net.hidden]
+    free = [layer.activation.homogeneity is not None for layer in net.hidden]
     starts = np.cumsum([0, *(n if ok else 0 for n, ok in zip(net.widths[1:-1], free, strict=True))])
     total = int(starts[-1])
     if not total:
@@ -147,6 +147,7 @@ def _tanh_dimension(net: Network, lower: int) -> FiberDimension:
         Assumption("no two hidden neurons are equal up to sign", True, classes.count == rows.size),
         Assumption("no hidden neuron is constant", True, bool(rows.all())),
         Assumption("every hidden neuron is read by an output", True, bool(columns.all())),
+        _affine_end(net),
     )
     exact = 0 if all(h.holds for h in hypotheses) else None
     return FiberDimension(lower, exact, "0: permutations and signs only", hypotheses, "tanh-identifiability")
@@ -166,6 +167,7 @@ def _relu_dimension(net: Network, lower: int) -> FiberDimension:
         ),
         Assumption("no second-layer weight, bias or output weight is zero", True, _all_nonzero(second, last)),
         Assumption("no two second-layer neurons lie on one hyperplane", True, _hyperplanes_distinct(second)),
+        _affine_end(net),
         Assumption("the parameters are generic for their signs in every other way", False, None),
     )
     holds = rank is not None and all(h.holds for h in hypotheses if h.checked)
@@ -176,6 +178,11 @@ def _relu_dimension(net: Network, lower: int) -> FiberDimension:
         exact = n1 + s + d * (n1 + 1 + n3) + a * (n1 + n3 + 1) - r * (n1 + n3 - r) + int(hidden)
         exact = net.parameter_count - n3 if s + a == 0 else exact
     return FiberDimension(lower, exact, f"{types}", hypotheses, "relu-fiber-dimension")
+
+
+def _affine_end(net: Network) -> Assumption:
+    name = net.layers[-1].activation.label
+    return Assumption(f"the last layer has no activation (found {name})", True, name == "identity")
 
 
 def _all_nonzero(second: Layer, last: Layer) -> bool:

@@ -179,9 +179,9 @@ _ROWS = (
     Theorem(
         "scaling-balance",
         "Balancedness is conserved",
-        "|w_i|^2 + b_i^2 - |v_i|^2 is constant under gradient flow for every loss and data set, w_i, b_i "
+        "|w_i|^2 + b_i^2 - d |v_i|^2 is constant under gradient flow for every loss and data set, w_i, b_i "
         "the incoming and v_i the outgoing weights of a neuron.",
-        ("s is positively homogeneous of degree 1", "the chain's weights are the parameters that are trained"),
+        ("s(t z) = t^d s(z) for t > 0, d >= 1", "the chain's weights are the parameters that are trained"),
         ("marcotte2023abide", "du2018algorithmic"),
     ),
     Theorem(

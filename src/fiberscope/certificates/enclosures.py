@@ -276,6 +276,9 @@ class Snapshot:
         error = error + gamma(rows.shape[1]) * (times(np.abs(rows), spread) + np.abs(constants)) + TINY
         if not layer.weight.is_float or not layer.bias.is_float:
             error = error + 1e-307 * times(np.abs(rows), np.full(rows.shape[1], 1.0 + reach.sum()))
+        # underflow of a product: in rows (times |z|), in rows W (times |h|), in spread
+        faint = 1e-307 * (sum(layer.weight.shape) + 2) * (1.0 + reach.sum())
+        error = error + 1e-307 * spread.sum() + faint * (1.0 + np.abs(rows).sum(axis=1))
         rows = rows @ layer.weight.near
         ok = ~lost & np.isfinite(rows).all(axis=1) & np.isfinite(constants) & np.isfinite(error)
         return np.where(ok[:, None], rows, 0.0), np.where(ok, constants, 0.0), np.where(ok, error, np.inf)

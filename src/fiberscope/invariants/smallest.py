@@ -147,7 +147,7 @@ def _kind(rows: list[Activation]) -> str:
 
 def _meaning(net: Network, counts: tuple[int, ...], dimension: int) -> str:
     if dimension == net.parameter_count:
-        return "no two neurons move together: gradient flow is confined by no known invariant manifold"
+        return "no two neurons move together: no equitable partition confines gradient flow to fewer dimensions"
     small, wide = ("-".join(map(str, w)) for w in (counts, net.widths))
     return (
         f"under gradient flow on any data and loss this {wide} network trains exactly like a {small} one "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -51,7 +52,10 @@ class Removed:
 
 @dataclass(frozen=True)
 class Rounding:
-    """Whether the weights fit the dtype: `exact`, or `rounded` with |change| <= constant + slope |x|_inf."""
+    """Whether the weights fit the dtype: `exact`, or `rounded` with |change| <= constant + slope |x|_inf.
+
+    `merged`: the weights fit, but near copies were merged within a tolerance; the bound counts those too.
+    """
 
     kind: str
     dtype: str
@@ -67,6 +71,8 @@ class Rounding:
         """One phrase."""
         if self.kind == "exact":
             return f"exact: nothing had to be rounded to {self.dtype}"
+        if self.kind == "merged":
+            return f"merged near copies: every output changes by at most {self.constant:.2g}"
         slope = f" + {self.slope:.2g} * max|x|" if self.slope else ""
         return f"rounded to {self.dtype}: every output changes by at most {self.constant:.2g}{slope}"
 
@@ -145,7 +151,8 @@ class Reduction(Result):
             where = "everywhere" if row.scope == "everywhere" else f"on {self.domain}"
             lines.append(f"  {row.count:>6} {row.kind.replace('_', ' ')} ({where}, {row.rigor})")
         if not self.removed:
-            lines.append("  nothing to remove: no neuron is redundant by any rule tried")
+            late = any("time" in text for text in self.limits)
+            lines.append("  nothing removed" + ("" if late else ": no neuron is redundant by any rule tried"))
         lines.append(f"  weights {self.rounding}")
         lines.extend(f"  note: {text}" for text in self.limits)
         return "\n".join(lines)
@@ -195,24 +202,26 @@ def reduce(
     begin = time.perf_counter()
     box = _box(net, domain)
     clock = Budget.of(budget).start()
-    target = np.dtype(dtype) if dtype is not None else net.dtype
-    if tolerance < 0:
-        raise InputError(f"tolerance {tolerance} is negative; give the largest allowed change of an output")
-    if tolerance and not box.bounded:
-        raise ScopeError("a tolerance needs a bounded domain; add --domain '[lo,hi]' or a box file")
-    fits = _fitting(target) if exact_only else anything
-    state = State(net, net)
-    limits = _search(state, box, clock, fits, progress)
+    target = _target(net, dtype, exact_only)
+    _check_tolerance(tolerance, box, exact_only)
+    state, limits = _searched(net, box, clock, _fitting(target) if exact_only else anything, progress)
     if tolerance:
         limits += merge_near(state, box, tolerance, clock, progress)
+    try:
+        written, bound = round_weights(state, box, target)
+    except OverflowError as exc:  # a weight beyond the dtype, or no finite bound on what rounding changes
+        if exact_only:
+            raise InputError(str(exc)) from exc
+        state, limits = _searched(net, box, clock, _fitting(target), progress)
+        limits.append(f"steps whose weights would be rounded were left out: {exc}")
+        written, bound = _rounded_or_refused(state, box, target)
     exact = state.net
-    written, bound = round_weights(state, box, target)
     certificate = _certificate(net, written, state, box, bound)
     verdict = check(certificate, net, written)
     if verdict.answer is not Answer.YES:
         raise FiberscopeError(f"the checker refused the reduction ({verdict.reason}); this is a bug, please report it")
     approximate = bound is not None
-    kind = "exact" if written.same_as(exact) else "rounded"
+    kind = "rounded" if not written.same_as(exact) else "exact" if bound is None else "merged"
     return Reduction(
         original=net, exact=exact, network=written, domain=box, removed=_removed(state), layers=_layers(net, state),
         neuron_map=_neuron_map(net, state), certificate=certificate, tolerance=tolerance,
@@ -238,20 +247,59 @@ def _box(net: Network, domain: Box | str | None) -> Box:
     return box
 
 
-def _search(state: State, box: Box, clock: Stopwatch, fits: Fits, progress: Progress | None) -> list[str]:
+_DTYPES = ("float16", "float32", "float64")
+
+
+def _target(net: Network, dtype: npt.DTypeLike | None, exact_only: bool) -> np.dtype[Any]:
+    try:
+        target = np.dtype(dtype) if dtype is not None else net.dtype
+    except TypeError as exc:
+        raise InputError(f"dtype {dtype!r} is unknown; choose one of {', '.join(_DTYPES)}") from exc
+    if target.name not in _DTYPES:
+        raise InputError(f"dtype {target.name} is none of {', '.join(_DTYPES)}")
+    misfit = next((row.name for row in net.layers if not row.folded and not _fitting(target)(row)), None)
+    if exact_only and misfit is not None:
+        raise InputError(f"{misfit} has weights that are no {target.name} as they are; choose a wider --dtype")
+    return target
+
+
+def _rounded_or_refused(state: State, box: Box, target: np.dtype[Any]) -> tuple[Network, tuple[float, float] | None]:
+    try:
+        return round_weights(state, box, target)
+    except OverflowError as exc:
+        raise InputError(f"the weights as they are cannot be written: {exc}") from exc
+
+
+def _check_tolerance(tolerance: float, box: Box, exact_only: bool) -> None:
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance {tolerance} is no number >= 0; give the largest allowed change of an output")
+    if tolerance and not box.bounded:
+        raise ScopeError("a tolerance needs a bounded domain; add --domain '[lo,hi]' or a box file")
+    if tolerance and exact_only:
+        raise InputError("--exact and --tolerance contradict each other; give one of them")
+
+
+def _searched(
+    net: Network, box: Box, clock: Stopwatch, fits: Fits, progress: Progress | None
+) -> tuple[State, list[str]]:
+    state = State(net, net)
+    _search(state, box, clock, fits, progress)
+    return state, ["the time was over before all rules were tried"] if clock.expired else []
+
+
+def _search(state: State, box: Box, clock: Stopwatch, fits: Fits, progress: Progress | None) -> None:
     reduce_to_fixpoint(state, Box.everywhere(box.dimension), clock, fits=fits, progress=progress)
     if box.is_everything:
-        return []
+        return
     state.scope = "domain"
     reduce_to_fixpoint(state, box, clock, fits=fits, progress=progress)
     if not box.bounded or clock.expired:
-        return ["the time was over before all rules were tried"] if clock.expired else []
+        return
     tightened = programs.tighten_unstable(state.net, box, clock, progress=progress)
     if tightened is not None:
         state.enclose(tightened, tightened.certificate_slopes())
-        if sweep(state, box, fits):
+        if sweep(state, box, clock, fits):
             reduce_to_fixpoint(state, box, clock, fits=fits, progress=progress)
-    return ["the time was over before all rules were tried"] if clock.expired else []
 
 
 def _fitting(dtype: np.dtype[Any]) -> Fits:
@@ -278,24 +326,18 @@ def _certificate(
 
 
 def _removed(state: State) -> tuple[Removed, ...]:
-    totals: Counter[tuple[str, str]] = Counter()
-    for (_, kind, scope), count in state.counts.items():
-        totals[kind, scope] += count
-    order = sorted(totals, key=lambda k: (k[1] != "everywhere", _KINDS.index(k[0])))
-    return tuple(Removed(kind, totals[kind, scope], scope, _rigor(kind, scope)) for kind, scope in order)
-
-
-def _rigor(kind: str, scope: str) -> str:
-    if kind == "near_duplicate":
-        return "INTERVAL"
-    return "INTERVAL" if scope == "domain" and kind in ("dead", "constant", "linear") else "EXACT"
+    totals: Counter[tuple[str, str, str]] = Counter()
+    for (_, kind, scope, rigor), count in state.counts.items():
+        totals[kind, scope, rigor] += count
+    order = sorted(totals, key=lambda k: (k[1] != "everywhere", _KINDS.index(k[0]), k[2]))
+    return tuple(Removed(kind, totals[kind, scope, rigor], scope, rigor) for kind, scope, rigor in order)
 
 
 def _layers(net: Network, state: State) -> tuple[LayerChange, ...]:
     out = []
     for k, (old, new) in enumerate(zip(net.hidden, state.net.hidden, strict=True)):
         counts: Counter[str] = Counter()
-        for (layer, kind, _), count in state.counts.items():
+        for (layer, kind, _, _), count in state.counts.items():
             if layer == k:
                 counts[kind] += count
         out.append(

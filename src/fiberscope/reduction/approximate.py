@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -12,7 +13,6 @@ import numpy.typing as npt
 from fiberscope import rationals
 from fiberscope.bounds import difference_bound
 from fiberscope.domains import Box
-from fiberscope.errors import InputError
 from fiberscope.network import Layer, Network
 from fiberscope.neurons import multiples
 from fiberscope.reduction.search import reduce_to_fixpoint
@@ -30,7 +30,7 @@ def round_weights(state: State, box: Box, dtype: np.dtype[Any]) -> tuple[Network
         |f(x) - g(x)|_inf <= constant + slope |x|_inf; None if nothing was approximated.
 
     Raises:
-        InputError: if a weight exceeds the dtype.
+        OverflowError: if a weight exceeds the dtype, or no finite bound exists on the box.
     """
     spent = [step["bound"] for step in state.steps if "bound" in step]
     for step in state.steps:
@@ -42,6 +42,8 @@ def round_weights(state: State, box: Box, dtype: np.dtype[Any]) -> tuple[Network
     if not spent:
         return written, None
     constant, slope = (sum(b[k] for b in spent) for k in (0, 1))
+    if not (math.isfinite(constant) and math.isfinite(slope)):
+        raise OverflowError("no finite bound on the change exists on this domain; a bounded --domain may have one")
     return written, (_above(constant), _above(slope))
 
 
@@ -81,7 +83,7 @@ def _rounded_layer(layer: Layer, original: Layer, dtype: np.dtype[Any]) -> Layer
             weight, bias = layer.frame.folded(weight, bias)
         return replace(layer, weight=weight, bias=bias)
     except OverflowError as exc:
-        raise InputError(f"{layer.name}: {exc} after reduction; choose a wider --dtype, or --exact") from exc
+        raise OverflowError(f"{layer.name}: {exc}; a wider --dtype would hold it") from exc
 
 
 def merge_near(state: State, box: Box, tolerance: float, clock: Stopwatch, progress: Progress | None) -> list[str]:
@@ -112,11 +114,11 @@ def merge_near(state: State, box: Box, tolerance: float, clock: Stopwatch, progr
         before = trial.counts.copy()
         trial.scope = "domain"
         reduce_to_fixpoint(trial, box, clock, progress=progress)
-        for (where, kind, scope), count in list(trial.counts.items()):
-            new = count - before[where, kind, scope]
+        for (where, kind, scope, rigor), count in list(trial.counts.items()):
+            new = count - before[where, kind, scope, rigor]
             if where == layer and new and kind in ("duplicate", "sign_duplicate", "proportional"):
-                trial.counts[where, kind, scope] -= new
-                trial.counts[where, "near_duplicate", scope] += new
+                trial.counts[where, kind, scope, rigor] -= new
+                trial.counts[where, "near_duplicate", scope, rigor] += new
         trial.counts = +trial.counts
         vars(state).update(vars(trial))
     return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -17,6 +18,9 @@ from fiberscope.reduction.state import State
 
 ExactArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
+
+_ELIMINATION = 2_000_000
+"""Largest m n min(m, n) for which an m x n matrix is eliminated over Q: numbers grow with the rank."""
 
 
 def has_identity_piece(row: Activation) -> bool:
@@ -45,7 +49,7 @@ def linear_block(state: State, layer: int) -> _Block | None:
         return None
     found: list[tuple[int, Piece]] = []
     for i, (low, high) in enumerate(zip(state.lower[layer].tolist(), state.upper[layer].tolist(), strict=True)):
-        piece = here.activation.piece_on(low, high)
+        piece = _steepest_piece(here.activation, low, high)
         if piece is not None and piece.slope != 0:
             found.append((i, piece))
     if len(found) < 2:
@@ -59,6 +63,12 @@ def linear_block(state: State, layer: int) -> _Block | None:
         tuple(index), slopes, np.array([p.intercept for _, p in found], dtype=object),
         here.weight[index], here.bias[index], columns,
     )  # fmt: skip
+
+
+def _steepest_piece(row: Activation, low: float, high: float) -> Piece | None:
+    """The piece that holds the interval; at a kink the steeper of two, as the checker has it."""
+    fit = [p for p in row.pieces or () if (p.lo is None or low >= p.lo) and (p.hi is None or high <= p.hi)]
+    return max(fit, key=lambda p: abs(p.slope)) if fit else None
 
 
 def fold_block(state: State, layer: int, low: FloatArray, high: FloatArray) -> bool:
@@ -81,24 +91,14 @@ def fold_block(state: State, layer: int, low: FloatArray, high: FloatArray) -> b
     block = linear_block(state, layer)
     if block is None:
         return False
-    size, width = len(block.neurons), block.rows.shape[1]
-    outputs = block.columns.shape[0]
+    size = len(block.neurons)
     product = rationals.matmul(block.columns, block.rows)
     rank = rationals.rank(product)
     empty = size == state.net.layers[layer].n_out
     if max(rank, 1 if empty else 0) >= size:
         return False
     inputs = state.input_of(layer, low, high)
-    candidates = []
-    if rank == 0:
-        candidates.append((np.zeros((int(empty), width)), np.zeros((outputs, int(empty)))))
-    if rank == width:
-        candidates.append((np.eye(width), product))
-    if rank == outputs:
-        candidates.append((product, np.eye(outputs)))
-    candidates.append(_independent_rows(block.rows, block.columns))
-    candidates.append(_independent_rows(product, np.eye(outputs)))
-    for rows, columns in candidates:
+    for rows, columns in _candidates(block, product, rank, int(empty)):
         if len(rows) >= size:
             continue
         biases = _active_biases(state, layer, rows, inputs)
@@ -108,6 +108,20 @@ def fold_block(state: State, layer: int, low: FloatArray, high: FloatArray) -> b
         state.fold(layer, block.neurons, (rows, biases, columns), shift, low, high)
         return True
     return False
+
+
+def _candidates(block: _Block, product: ExactArray, rank: int, least: int) -> Iterator[tuple[ExactArray, ExactArray]]:
+    """Ways (rows, columns) to write the block's map, cheapest first; elimination over Q only where it stays small."""
+    outputs, width = product.shape
+    if rank == 0:
+        yield np.zeros((least, width)), np.zeros((outputs, least))
+    if rank == width:
+        yield np.eye(width), product
+    if rank == outputs:
+        yield product, np.eye(outputs)
+    for matrix, left in ((block.rows, block.columns), (product, np.eye(outputs))):
+        if matrix.size * min(matrix.shape) <= _ELIMINATION:
+            yield _independent_rows(matrix, left)
 
 
 def _independent_rows(matrix: ExactArray, left: ExactArray) -> tuple[ExactArray, ExactArray]:
@@ -120,8 +134,9 @@ def _active_biases(
     state: State, layer: int, rows: ExactArray, inputs: tuple[FloatArray, FloatArray]
 ) -> ExactArray | None:
     """Biases that keep rows y + biases >= 0 for all inputs y, or None where no finite one does."""
-    if not len(rows):
-        return np.zeros(0)
+    pieces = state.net.layers[layer].activation.pieces or ()
+    if not len(rows) or len(pieces) == 1:  # a linear activation needs no sign
+        return np.zeros(len(rows))
     fresh = replace(state.net.layers[layer], weight=rows, bias=np.zeros(len(rows)), frame=None)
     lower, upper = affine_enclosure(fresh, *inputs)
     if not np.isfinite(lower).all():
@@ -129,15 +144,15 @@ def _active_biases(
     out = np.zeros(len(rows))
     for k, (low, high) in enumerate(zip(lower.tolist(), upper.tolist(), strict=True)):
         if low < 0.0:
-            span = high - low if math.isfinite(high) else -low
+            span = high - low if math.isfinite(high - low) else -low
             out[k] = _round_up(-low + 2.0**-20 * span)
-    return out
+    return out if np.isfinite(out).all() else None
 
 
 def _round_up(value: float) -> float:
     """A float of 12 significant bits that is at least `value`, so that new biases stay short."""
     mantissa, exponent = math.frexp(value)
-    return math.ldexp(math.ceil(mantissa * 4096), exponent - 12)
+    return math.ldexp(math.ceil(mantissa * 4096), exponent - 12) if exponent < 1024 else math.inf
 
 
 def _constant(block: _Block, columns: ExactArray, biases: ExactArray) -> ExactArray:

@@ -39,7 +39,7 @@ def reduce_to_fixpoint(
     """
     start = state.net.hidden_count
     enclose(state, box, clock)
-    while sweep(state, box, fits) and not clock.expired:
+    while sweep(state, box, clock, fits) and not clock.expired:
         if progress is not None:
             progress(None, f"{start} -> {state.net.hidden_count} hidden neurons")
         enclose(state, box, clock)
@@ -51,7 +51,7 @@ def enclose(state: State, box: Box, clock: Stopwatch) -> None:
     state.enclose(preactivation_bounds(state.net, box, method=method))
 
 
-def sweep(state: State, box: Box, fits: Fits = anything) -> bool:
+def sweep(state: State, box: Box, clock: Stopwatch, fits: Fits = anything) -> bool:
     """One pass forward (constants, multiples), one backward (silent neurons), one over linear blocks."""
     depth = len(state.net.hidden)
     changed = False
@@ -61,6 +61,8 @@ def sweep(state: State, box: Box, fits: Fits = anything) -> bool:
     for layer in reversed(range(depth)):
         changed |= drop_silent(state, layer)
     for layer in range(depth):
+        if clock.expired:
+            break
         if fits is anything:
             changed |= fold_block(state, layer, box.lower, box.upper)
         else:
@@ -82,24 +84,24 @@ def _fold_if_it_fits(state: State, layer: int, box: Box, fits: Fits) -> bool:
 def fold_constants(state: State, layer: int, fits: Fits = anything) -> bool:
     """Fold neurons with one rational output on the whole domain into the next bias."""
     here, above = state.net.layers[layer], state.net.layers[layer + 1]
-    found: list[tuple[int, Fraction]] = []
+    found: list[tuple[int, Fraction, bool]] = []
     shift = above.bias
-    for i, value in _constant_outputs(state, layer):
+    for i, value, exact in _constant_outputs(state, layer):
         new = rationals.add(shift, rationals.scale(above.weight[:, i], value)) if value else shift
         if fits is anything or fits(replace(above, bias=new)):
-            found.append((i, value))
+            found.append((i, value, exact))
             shift = new
     if not found or (len(found) == here.n_out == 1 and not _any(above.weight)):
         return False
-    how = ["constant" if value else "dead" for _, value in found]
-    state.constant(layer, [i for i, _ in found], [v for _, v in found], how)
+    state.constant(layer, [i for i, _, _ in found], [v for _, v, _ in found], [sure for _, _, sure in found])
     return True
 
 
-def _constant_outputs(state: State, layer: int) -> list[tuple[int, Fraction]]:
+def _constant_outputs(state: State, layer: int) -> list[tuple[int, Fraction, bool]]:
+    """(neuron, value, whether a zero row or signs alone prove it) of neurons with one output on the whole domain."""
     here = state.net.layers[layer]
-    zero: npt.NDArray[np.bool_] = np.asarray(here.weight == 0, dtype=bool).all(axis=1)
-    out: list[tuple[int, Fraction]] = []
+    zero = [not _any(row) for row in here.weight]
+    out: list[tuple[int, Fraction, bool]] = []
     if state.lower is not None and state.upper is not None and here.activation.pieces is not None:
         flat = _constant_pieces(state, layer)
     else:
@@ -107,8 +109,15 @@ def _constant_outputs(state: State, layer: int) -> list[tuple[int, Fraction]]:
     for i in range(here.n_out):
         value = here.activation.value(rationals.as_fraction(here.bias[i])) if zero[i] else flat.get(i)
         if value is not None:
-            out.append((i, value))
+            out.append((i, value, zero[i] or _by_signs(state, layer, i)))
     return out
+
+
+def _by_signs(state: State, layer: int, i: int) -> bool:
+    """Whether an end of the enclosure is the bias itself: then no product contributed and nothing was rounded."""
+    if state.lower is None or state.upper is None or state.net.layers[layer].rational:
+        return False
+    return state.net.layers[layer].bias64[i] in (state.lower[layer][i], state.upper[layer][i])
 
 
 def _constant_pieces(state: State, layer: int) -> dict[int, Fraction]:

@@ -39,7 +39,10 @@ class State:
     scope: str = "everywhere"
     neurons: list[list[Neuron]] = field(default_factory=list)
     gone: list[dict[int, str]] = field(default_factory=list)
-    counts: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[int, str, str, str]] = field(default_factory=Counter)
+    """(layer, kind, scope, rigor) -> neurons removed."""
+    near: bool = False
+    """Whether an approximate step was taken, so that nothing after it is about the original network exactly."""
     steps: list[dict[str, Any]] = field(default_factory=list)
     lower: list[FloatArray] | None = None
     upper: list[FloatArray] | None = None
@@ -92,16 +95,22 @@ class State:
 
     def _remove(self, layer: int, leaving: Sequence[int], above: ExactArray, shift: ExactArray) -> None:
         stay = np.setdiff1d(np.arange(self.net.layers[layer].n_out), np.asarray(leaving, dtype=np.int64))
+        self._leave(layer, stay, above[:, stay], shift)
+
+    def _leave(self, layer: int, stay: IntArray, above: ExactArray, shift: ExactArray) -> None:
         here = self.net.layers[layer]
-        self._change(layer, stay, (here.weight[stay], here.bias[stay]), (above[:, stay], shift))
+        self._change(layer, stay, (here.weight[stay], here.bias[stay]), (above, shift))
         self.neurons[layer] = [self.neurons[layer][i] for i in stay]
         if self.lower is not None and self.upper is not None:
             self.lower[layer], self.upper[layer] = self.lower[layer][stay], self.upper[layer][stay]
 
-    def _record(self, layer: int, neurons: Sequence[int], how: str) -> None:
+    def _count(self, layer: int, how: str, number: int, exact: bool = True) -> None:
+        self.counts[layer, how, self.scope, "EXACT" if exact and not self.near else "INTERVAL"] += number
+
+    def _record(self, layer: int, neurons: Sequence[int], how: str, exact: bool = True) -> None:
         for i in neurons:
             self.gone[layer].update({old: how for old, _ in self.neurons[layer][i].sources})
-        self.counts[layer, how, self.scope] += len(neurons)
+        self._count(layer, how, len(neurons), exact)
 
     def drop(self, layer: int, neurons: Sequence[int]) -> None:
         """Remove neurons whose outgoing weights are zero."""
@@ -118,8 +127,11 @@ class State:
         if self.lower is not None and self.upper is not None:
             self.lower[layer][list(neurons)] = self.upper[layer][list(neurons)] = 0.0
 
-    def constant(self, layer: int, neurons: Sequence[int], values: Sequence[Fraction], how: Sequence[str]) -> None:
-        """Fold neurons of constant output into the next bias; the last one of a layer stays, disconnected."""
+    def constant(self, layer: int, neurons: Sequence[int], values: Sequence[Fraction], exact: Sequence[bool]) -> None:
+        """Fold neurons of constant output into the next bias; the last one of a layer stays, disconnected.
+
+        `exact` says of which neurons signs alone, or a zero row, prove it.
+        """
         self.steps.append(
             {"move": "constant", "layer": layer, "neurons": list(neurons), "values": [str(v) for v in values]}
         )
@@ -133,24 +145,28 @@ class State:
         if len(leaving) == self.net.layers[layer].n_out:
             kept = leaving.pop()
             weight = _zeroed(above.weight.T, [kept]).T
-            how = how[:-1]
-        for i, kind in zip(leaving, how, strict=True):
-            self._record(layer, [i], kind)
+        for i, value, sure in zip(leaving, values, exact, strict=False):
+            self._record(layer, [i], "constant" if value else "dead", sure)
         self._remove(layer, leaving, weight, shift)
 
     def merge(self, layer: int, pairs: Sequence[tuple[int, int, Fraction]], how: Sequence[str]) -> None:
         """Merge neuron i into j where row_i = e row_j, for all (i, j, e)."""
         here, above = self.net.layers[layer], self.net.layers[layer + 1]
         self.steps.append({"move": "merge", "layer": layer, "pairs": [[i, j, str(e)] for i, j, e in pairs]})
-        columns: dict[int, ExactArray] = {}
+        terms: dict[int, list[ExactArray]] = {}
         for (i, j, e), kind in zip(pairs, how, strict=True):
             phi = output_factor(here.activation, e)
             if phi is None:
                 raise ValueError(f"{here.activation.label} does not forgive the factor {e}")
-            columns[j] = rationals.add(columns.get(j, above.weight[:, j]), rationals.scale(above.weight[:, i], phi))
+            terms.setdefault(j, [above.weight[:, j]]).append(rationals.scale(above.weight[:, i], phi))
             self.neurons[layer][j].sources += [(old, f * phi) for old, f in self.neurons[layer][i].sources]
-            self.counts[layer, kind, self.scope] += 1
-        self._remove(layer, [i for i, _, _ in pairs], _with_columns(above.weight, columns), above.bias)
+            self._count(layer, kind, 1)
+        gone = [i for i, _, _ in pairs]
+        kept = np.setdiff1d(np.arange(here.n_out), gone)
+        place = {int(j): k for k, j in enumerate(kept)}
+        columns = {place[j]: rationals.total(_rows(found)) for j, found in terms.items()}
+        weight = _with_columns(above.weight[:, kept], columns)  # after the others left: rationals are costly
+        self._leave(layer, kept, weight, above.bias)
 
     def fold(
         self,
@@ -161,19 +177,20 @@ class State:
         low: FloatArray,
         high: FloatArray,
     ) -> None:
-        """Replace always-linear neurons by fewer: rows (r, n_in), biases (r,), columns (n_out, r); next bias += shift."""
+        """Replace always-linear neurons by fewer: rows (r, n_in), biases (r,), columns (n_out, r)."""
         rows, biases, columns = new
         here, above = self.net.layers[layer], self.net.layers[layer + 1]
         self.steps.append({
             "move": "fold", "layer": layer, "neurons": list(block), "rows": rationals.texts(rows),
             "biases": rationals.texts(biases), "columns": rationals.texts(columns),
         })  # fmt: skip
-        fresh = replace(here, weight=rows, bias=biases, frame=None)
-        inputs = self.input_of(layer, low, high)
-        lower, upper = affine_enclosure(fresh, *inputs)
+        lower, upper = np.zeros(0), np.zeros(0)
+        if len(rows):
+            fresh = replace(here, weight=rows, bias=biases, frame=None)
+            lower, upper = affine_enclosure(fresh, *self.input_of(layer, low, high))
         for i in block:
             self.gone[layer].update({old: "linear" for old, _ in self.neurons[layer][i].sources})
-        self.counts[layer, "linear", self.scope] += len(block) - len(rows)
+        self._count(layer, "linear", len(block) - len(rows), exact=False)
         stay = np.setdiff1d(np.arange(here.n_out), np.asarray(block, dtype=np.int64))
         self._change(
             layer,
@@ -195,13 +212,14 @@ class State:
         here = self.net.layers[layer]
         self._set(layer, _with_rows(here.weight, neurons, rows), _with_rows(here.bias, neurons, biases))
         self.lower = self.upper = None
+        self.near = True
 
     def snapshot(self) -> State:
         """A copy to come back to."""
         return State(
             self.net, self.original, self.scope,
             [[Neuron(list(n.sources), n.block) for n in layer] for layer in self.neurons],
-            [dict(g) for g in self.gone], Counter(self.counts), list(self.steps),
+            [dict(g) for g in self.gone], Counter(self.counts), self.near, list(self.steps),
             None if self.lower is None else [a.copy() for a in self.lower],
             None if self.upper is None else [a.copy() for a in self.upper],
         )  # fmt: skip
@@ -211,6 +229,12 @@ def _pair(a: ExactArray, b: ExactArray) -> tuple[ExactArray, ExactArray]:
     if rationals.is_rational(a) or rationals.is_rational(b):
         return rationals.fractions(a), rationals.fractions(b)
     return a, b
+
+
+def _rows(arrays: Sequence[ExactArray]) -> ExactArray:
+    if any(rationals.is_rational(a) for a in arrays):
+        arrays = [rationals.fractions(a) for a in arrays]
+    return np.stack(arrays)
 
 
 def _stack(a: ExactArray, b: ExactArray) -> ExactArray:
@@ -233,7 +257,4 @@ def _with_rows(array: ExactArray, rows: Sequence[int], values: ExactArray) -> Ex
 def _with_columns(array: ExactArray, columns: dict[int, ExactArray]) -> ExactArray:
     if not columns:
         return array
-    values = list(columns.values())
-    if any(rationals.is_rational(v) for v in values):
-        values = [rationals.fractions(v) for v in values]
-    return _with_rows(array.T, list(columns), np.stack(values)).T
+    return _with_rows(array.T, list(columns), _rows(list(columns.values()))).T
