@@ -25,7 +25,7 @@ Every certificate was accepted by the checker. "Rounding" is the certified bound
 box that comes from writing the new weights in the file's own dtype; 0 means that the file is exact.
 One core, at most {budget:.0f} s per network and domain.
 
-| networks | files | hidden neurons | everywhere | on the box | largest rounding bound | seconds |
+| networks | networks read | hidden neurons | everywhere | on the box | largest rounding bound | seconds |
 |---|---|---|---|---|---|---|
 """
 
@@ -86,7 +86,7 @@ def main(folder: Path, target: Path) -> None:
                 print(f"{path.name} {name}", file=sys.stderr)
                 add(rows.setdefault(group, Row()), net)
         except InputError as exc:
-            refused.append(f"* `{path.relative_to(folder)}`: {exc}")
+            refused.append(f"* `{path.relative_to(folder)}`: {str(exc).removeprefix(f'{path}: ')}")
     text = HEAD.format(budget=BUDGET)
     for group, row in rows.items():
         rounding = f"{row.rounding:.1e}" if row.rounding else "0"

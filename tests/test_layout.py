@@ -27,11 +27,13 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("certificates",),
     ("symmetries",),  # quotients by the classes that neurons finds
     ("neurons",),
+    ("rowclasses",),  # the rows under the neurons
     ("programs",),  # proposes slopes for bounds
     ("bounds", "sweeps"),
     ("models",),
     ("autodiff",),
     ("network",),
+    ("layers",),
     ("activations",),
     ("domains",),
     ("rationals", "balls", "results"),

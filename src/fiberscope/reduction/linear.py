@@ -19,6 +19,7 @@ from fiberscope.reduction.state import State
 ExactArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 
+_BITS = 10_000
 _ELIMINATION = 2_000_000
 """Largest m n min(m, n) for which an m x n matrix is eliminated over Q: numbers grow with the rank."""
 
@@ -102,12 +103,19 @@ def fold_block(state: State, layer: int, low: FloatArray, high: FloatArray) -> b
         if len(rows) >= size:
             continue
         biases = _active_biases(state, layer, rows, inputs)
-        if biases is None:
+        if biases is None or not (_short(rows) and _short(columns)):
             continue
         shift = _constant(block, columns, biases)
         state.fold(layer, block.neurons, (rows, biases, columns), shift, low, high)
         return True
     return False
+
+
+def _short(array: ExactArray) -> bool:
+    """Whether every number may be written down: certificates hold integers of at most 4300 digits."""
+    if not rationals.is_rational(array):
+        return True
+    return all(max(q.numerator.bit_length(), q.denominator.bit_length()) < _BITS for q in array.reshape(-1))
 
 
 def _candidates(block: _Block, product: ExactArray, rank: int, least: int) -> Iterator[tuple[ExactArray, ExactArray]]:
