@@ -22,10 +22,13 @@ Every row is computed by `python scripts/make_results_table.py MODELS`: all netw
 without changing their function, first for all real inputs, then on a box (the one stored in the file if there
 is one, else [0, 1] per input: a choice of ours, which says nothing about where a network is used).
 Every certificate was accepted by the checker. "Rounding" is the certified bound on the change of any output on that
-box that comes from writing the new weights in the file's own dtype; 0 means that the file is exact.
+box that comes from writing the new weights in the file's own dtype (the largest, for a folder); 0 means that the
+file is exact. Seconds are for both reductions and both checks.
 One core, at most {budget:.0f} s per network and domain.
 
-| networks | networks read | hidden neurons | everywhere | on the box | largest rounding bound | seconds |
+"""
+COLUMNS = """
+| {first} | {second} | hidden neurons | everywhere | on the box | rounding | seconds |
 |---|---|---|---|---|---|---|
 """
 
@@ -50,8 +53,8 @@ def networks(path: Path) -> list[tuple[str, fs.Network]]:
         return [(name, fs.load(path, part=name)) for name in exc.parts if "target" not in name]
 
 
-def add(row: Row, net: fs.Network) -> None:
-    """Reduce one network twice and add it to its group."""
+def add(total: Row, net: fs.Network) -> Row:
+    """Reduce one network twice, add it to its group, and return its own row."""
     box = (
         net.source.box
         if net.source is not None and net.source.box is not None
@@ -62,17 +65,27 @@ def add(row: Row, net: fs.Network) -> None:
     for reduction in (wide, narrow):
         if fs.check(reduction.certificate, net, reduction.network).answer is not Answer.YES:
             raise SystemExit(f"certificate refused: {net}")
-    row.files += 1
-    row.before += net.hidden_count
-    row.everywhere += wide.network.hidden_count
-    row.on_box += narrow.network.hidden_count
-    row.rounding = max(row.rounding, narrow.rounding.constant)
-    row.seconds += time.perf_counter() - start
+    own = Row(
+        1, net.hidden_count, wide.network.hidden_count, narrow.network.hidden_count, narrow.rounding.constant,
+        time.perf_counter() - start,
+    )  # fmt: skip
+    for name, value in vars(own).items():
+        before = getattr(total, name)
+        setattr(total, name, max(before, value) if name == "rounding" else before + value)
+    return own
+
+
+def line(first: str, second: object, row: Row) -> str:
+    """One row of a table."""
+    rounding = f"{row.rounding:.1e}" if row.rounding else "0"
+    cells = (first, second, row.before, row.everywhere, row.on_box, rounding, f"{row.seconds:.1f}")
+    return "| " + " | ".join(map(str, cells)) + " |\n"
 
 
 def main(folder: Path, target: Path) -> None:
     """Walk the folder, print progress to stderr, write the page."""
     rows: dict[str, Row] = {}
+    files: list[tuple[str, str, Row]] = []
     refused: list[str] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES):
         parts = path.relative_to(folder).parts
@@ -84,14 +97,14 @@ def main(folder: Path, target: Path) -> None:
         try:
             for name, net in networks(path):
                 print(f"{path.name} {name}", file=sys.stderr)
-                add(rows.setdefault(group, Row()), net)
+                own = add(rows.setdefault(group, Row()), net)
+                files.append((f"{path.stem} {name}".strip(), "-".join(map(str, net.widths)), own))
         except InputError as exc:
             refused.append(f"* `{path.relative_to(folder)}`: {str(exc).removeprefix(f'{path}: ')}")
-    text = HEAD.format(budget=BUDGET)
-    for group, row in rows.items():
-        rounding = f"{row.rounding:.1e}" if row.rounding else "0"
-        cells = (group, row.files, row.before, row.everywhere, row.on_box, rounding, f"{row.seconds:.1f}")
-        text += "| " + " | ".join(map(str, cells)) + " |\n"
+    text = HEAD.format(budget=BUDGET) + COLUMNS.format(first="folder", second="networks")
+    text += "".join(line(group, row.files, row) for group, row in rows.items())
+    text += "\n## File by file\n" + COLUMNS.format(first="file", second="widths")
+    text += "".join(line(name, widths, row) for name, widths, row in files)
     if refused:
         text += "\nFiles refused, with the reason given:\n\n" + "\n".join(refused) + "\n"
     target.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from fiberscope.activations import Activation
 from fiberscope.network import Layer, Network
 from fiberscope.rowclasses import Classes as Classes
 from fiberscope.rowclasses import Multiples as Multiples
-from fiberscope.rowclasses import Part, discrete, partition
+from fiberscope.rowclasses import Part, discrete, partition, refine
 
 ExactArray = npt.NDArray[Any]
 
@@ -114,7 +114,7 @@ def colour_classes(net: Network, *, seed: int = 0) -> tuple[Classes, ...]:
         parts = _forward(net.layers[k - 1], state[k - 1], _outgoing(state[:k], rules))
         above = state[k + 1]
         parts.append(Part(net.layers[k].weight.T, above.labels, above.factors, signed=not rules[k - 1].even))
-        new = partition(parts, rules[k - 1], state[k].labels, rng)
+        new = refine(parts, rules[k - 1], state[k], rng)
         if new.count != state[k].count or new.null != state[k].null:
             waiting |= {k - 1, k, k + 1} & set(range(1, net.depth))
         state[k] = new

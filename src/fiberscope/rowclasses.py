@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -189,6 +189,22 @@ def partition(parts: Sequence[Part], rule: Multiples, old: IntArray, rng: np.ran
     return _in_order(labels, factors)
 
 
+def refine(parts: Sequence[Part], rule: Multiples, old: Classes, rng: np.random.Generator) -> Classes:
+    """`partition` inside the old classes, looking only at rows that are not alone already."""
+    size = np.bincount(old.labels[old.labels >= 0], minlength=1)
+    open_ = (old.labels < 0) | (size[old.labels] > 1)  # a null row may turn out not to be null
+    rows = np.flatnonzero(open_)
+    if rows.size == open_.size:
+        return partition(parts, rule, old.labels, rng)
+    blocks = zip(parts, _gathered(parts, rows), strict=True)
+    inner = partition([replace(part, matrix=block) for part, block in blocks], rule, old.labels[rows], rng)
+    labels, factors = np.full(open_.size, -1, dtype=np.int64), np.full(open_.size, _ONE, dtype=object)
+    labels[~open_] = np.arange(open_.size - rows.size)
+    labels[rows] = np.where(inner.labels >= 0, inner.labels + open_.size - rows.size, -1)
+    factors[rows] = inner.factors
+    return _in_order(labels, factors)
+
+
 _Kinds = dict[int, list[tuple[int, Fraction]]]
 """For some rows the rows that are their multiples bit by bit, with the multiples; each is its own with 1."""
 
@@ -322,10 +338,8 @@ def _clusters(
         key = np.abs(projected[:, 0]) + fixed[:, 0] * math.e if rule.sign else projected[:, 0] + fixed[:, 0]
         radius, period = error * 4.0, None
     clusters: list[IntArray] = []
-    label, place, count = np.unique(old, return_inverse=True, return_counts=True)
-    settled = (count[place] == 1) & (old >= 0)  # alone already; a single null row may still turn out not to be null
-    alone: list[IntArray] = [np.flatnonzero(settled)]
-    for group in [np.flatnonzero(old == v) for v in label[(count > 1) | (label < 0)]]:
+    alone: list[IntArray] = []
+    for group in [np.flatnonzero(old == v) for v in np.unique(old)]:
         zero = group[tiny[group]]
         if zero.size and rule.scale and not vanishes(zero):
             clusters.append(group)  # no direction is known for a nonzero row this small
@@ -335,7 +349,7 @@ def _clusters(
         several, single = _chains(group[~tiny[group]], key, radius, period)
         clusters.extend(several)
         alone.append(single)
-    return clusters, np.concatenate(alone)
+    return clusters, np.concatenate(alone) if alone else np.zeros(0, dtype=np.int64)
 
 
 def _chains(
