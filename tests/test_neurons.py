@@ -237,3 +237,29 @@ def test_bits_lost_to_underflow_do_not_merge_rows():
     rows = np.array([[1e300, 5e-324], [1e300, 1e-323], [2e300, 1e-323]])
     found = proportional_rows(layer(rows, np.zeros(3), "relu"))
     assert as_sets(found) == {frozenset({0, 2}), frozenset({1})}
+
+
+@pytest.mark.parametrize("width", [10, 300, 4096])
+def test_planted_equitable_classes_without_equal_neurons(width):
+    """Blocks are sums of random permutation matrices: constant row and column sums, hardly any automorphism."""
+    rng = np.random.default_rng(width)
+    half = width // 2
+
+    def block():
+        out = np.zeros((half, half), np.float32)
+        for weight in rng.permutation([1, 2, 5]):
+            out[np.arange(half), rng.permutation(half)] += weight
+        return out * rng.choice([0.25, -0.5, 1.0])
+
+    first = np.repeat(np.array([[1.0, 2.0], [-1.0, 0.5]], np.float32), half, axis=0)
+    middle = np.block([[block(), block()], [block(), block()]])
+    last = np.repeat(np.array([[1.0, -3.0]], np.float32), half, axis=1)
+    bias = np.repeat(np.array([0.5, -0.25], np.float32), half)
+    net = Network.from_arrays((first, bias), (middle, 2 * bias), (last, np.zeros(1, np.float32)), activation="softplus")
+    halves = {frozenset(range(half)), frozenset(range(half, width))}
+    assert [as_sets(c) for c in colour_classes(net)] == [halves, halves]
+    assert all(len(set(map(bytes, middle[rows]))) > 1 for rows in (slice(0, half), slice(half, width)))
+    broken = middle.copy()
+    broken[0, 0] += 2.0**-20
+    net = Network.from_arrays((first, bias), (broken, 2 * bias), (last, np.zeros(1, np.float32)), activation="softplus")
+    assert all(c.count > 2 for c in colour_classes(net))

@@ -27,7 +27,7 @@ class SmallestSIM(Result):
         classes: the classes of every hidden layer, as lists of neurons.
         null: the null neurons of every hidden layer.
         kind: generic, odd, even or homogeneous: what relates the members of a class.
-        complete: whether a theorem says that no smaller one exists.
+        complete: whether the classification of two-layer networks says that no smaller one exists.
         meaning: what it says about training.
         lattice: all types of a narrow two-layer network, with this one marked by `here`.
     """
