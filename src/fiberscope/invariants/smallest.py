@@ -89,9 +89,7 @@ class SmallestSIM(Result):
                 + silent
             )
         if not self.complete:
-            lines.append(
-                "  smaller ones are not excluded for this architecture (the list is a theorem for two layers and"
-            )
+            lines.append("  smaller ones are not excluded for this architecture (the classification covers two layers with")
             lines.append(f"  {', '.join(_COMPLETE)}); conservation laws may confine training further")
         return "\n".join(lines)
 
