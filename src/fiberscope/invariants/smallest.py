@@ -89,7 +89,7 @@ class SmallestSIM(Result):
                 + silent
             )
         if not self.complete:
-            lines.append("  smaller ones are not excluded for this architecture (the classification covers two layers with")
+            lines.append("  smaller ones are not excluded here (the classification is for two layers and")
             lines.append(f"  {', '.join(_COMPLETE)}); conservation laws may confine training further")
         return "\n".join(lines)
 
