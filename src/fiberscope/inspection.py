@@ -26,13 +26,13 @@ _PREVIEW = 16
 
 _PHRASES = {
     "dead": "output zero for every input",
-    "constant": "have a constant output",
-    "zero_output": "are read by nobody",
-    "duplicate": "duplicate another neuron",
-    "sign_duplicate": "are another neuron up to sign",
-    "proportional": "are multiples of another neuron",
-    "linear": "are superfluous: the always-linear neurons have fewer dimensions than members",
-    "near_duplicate": "are nearly multiples of another neuron",
+    "constant": "constant output",
+    "zero_output": "read by nobody",
+    "duplicate": "equal to another neuron",
+    "sign_duplicate": "equal to another neuron up to sign",
+    "proportional": "a multiple of another neuron",
+    "linear": "superfluous in a block of always-linear neurons of lower rank",
+    "near_duplicate": "nearly a multiple of another neuron",
 }
 
 
@@ -311,7 +311,13 @@ def _findings(
         out.append(Finding(text + (" in the time given" if late else ""), Rigor.NUMERICAL if late else rigor))
     for row in reduction.removed:
         where = "everywhere" if row.scope == "everywhere" else f"on {reduction.domain}"
-        out.append(Finding(f"{row.count} {_PHRASES[row.kind]} ({where})", Rigor[row.rigor], "redundant"))
+        out.append(
+            Finding(
+                f"{row.count} {'neuron' if row.count == 1 else 'neurons'}: {_PHRASES[row.kind]} ({where})",
+                Rigor[row.rigor],
+                "redundant",
+            )
+        )
     if reduction.rounding.kind == "rounded":
         out.append(Finding(f"the reduced weights are {reduction.rounding}", Rigor.INTERVAL, "caution"))
     if sim is not None and sim.dimension < sim.ambient:

@@ -79,7 +79,10 @@ def check(certificate: Certificate | Mapping[str, Any], f: Network, g: Network) 
 
 def _yes(proof: Certificate, state: State, box: Box) -> Verdict:
     bound = proof.data["bound"]
-    claim = "equal" if bound is None else f"within {bound['constant']:.3g} + {bound['slope']:.3g} |x|_inf of each other"
+    claim = "equal"
+    if bound is not None:
+        slope = f" + {bound['slope']:.3g} |x|_inf" if bound["slope"] else ""
+        claim = f"within {bound['constant']:.3g}{slope} of each other"
     theorems = ["lossless-moves"]
     theorems += ["interval-enclosure"] if state.used_enclosures or state.approximations else []
     theorems += ["lipschitz-difference"] if state.approximations else []

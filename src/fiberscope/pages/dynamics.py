@@ -45,7 +45,7 @@ def training(view: View) -> Card | None:
     if sim.get("activation_class") or sim.get("kind"):
         facts.append(("activation", str(sim.get("activation_class") or sim.get("kind"))))
     if isinstance(sim.get("complete"), bool):
-        facts.append(("smaller ones", "proved not to exist" if sim["complete"] else "not excluded"))
+        facts.append(("smaller ones", "none, by the classification" if sim["complete"] else "not excluded"))
     drawn = lattice_drawing(mapping(view.data.get("lattice")), ambient)
     about = el("p", _ABOUT_LATTICE, class_="small") if drawn else None
     meaning = str(sim.get("meaning") or "")
