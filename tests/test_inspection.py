@@ -87,3 +87,11 @@ def test_balance_of_degree_two():
     net = Network.from_arrays(([[3.0]], [1.0]), ([[2.0]], [0.0]), activation="square")
     row = inspect(net).balance[0]
     assert row.values == (9 + 1 - 2 * 4,) and "2 |v_i|^2" in row.to_dict()["law"]
+
+
+def test_a_constant_function_is_called_constant():
+    one = np.array([[1.0, 2.0], [1.0, 2.0]])
+    net = Network.from_arrays((one, [0.5, 0.5]), ([[1.0, -1.0]], [3.0]), activation="relu")
+    texts = [f.text for f in inspect(net).findings]
+    assert any(text.startswith("the function is constant on all real inputs") for text in texts)
+    assert not any("constant on" in f.text for f in inspect(twin()).findings)

@@ -27,7 +27,7 @@ _PREVIEW = 16
 _PHRASES = {
     "dead": "output zero for every input",
     "constant": "constant output",
-    "zero_output": "read by nobody",
+    "zero_output": "no outgoing weight, or none left once equal neurons are merged",
     "duplicate": "equal to another neuron",
     "sign_duplicate": "equal to another neuron up to sign",
     "proportional": "a multiple of another neuron",
@@ -167,7 +167,11 @@ class Inspection(Result):
     def __str__(self) -> str:
         """One screen: header, a table of layers, manifold, fiber, findings."""
         net = self.network
-        lines = [f"{net.architecture}, {net.parameter_count} parameters, on {self.domain}"]
+        own = net.source.parameter_count if net.source is not None else net.parameter_count
+        count = f"{net.parameter_count} parameters"
+        if own != net.parameter_count:
+            count = f"{own} parameters in the file and {net.parameter_count} in the chain"
+        lines = [f"{net.architecture}, {count}, on {self.domain}"]
         lines += _layer_table(self.layers)
         if self.sim is None:
             lines.append(f"training: not stated; {self.sim_refused}")
@@ -223,7 +227,8 @@ def inspect(
     balance, note = _balances(net)
     layers = _layer_rows(net, reduction, clock)
     used = [*reduction.theorems, *(sim.theorems if sim else ())]
-    used += [key for key in ("permutation-scaling", fiber.theorem) if key]
+    used += ["permutation-scaling"] if fiber.lower_bound else []
+    used += [fiber.theorem] if fiber.exact is not None else []
     used += ["scaling-balance"] if balance else []
     return Inspection(
         network=net, domain=reduction.domain, reduction=reduction, sim=sim, sim_refused=refused, fiber=fiber,
@@ -274,12 +279,18 @@ def _scope(net: Network, sim: SmallestSIM | None, fiber: FiberDimension, balance
         ("lossless-moves", True, "every chain of affine maps and elementwise activations"),
         ("equitable-sim", sim is not None, "every chain" if sim else "layers were folded or unrolled"),
         ("two-layer-sims", sim is not None and sim.complete, _two_layer_reason(net)),
-        ("scaling-balance", balanced, "positively homogeneous activation" if balanced else "no such activation"),
+        ("scaling-balance", balanced, _balance_reason(net, balanced)),
     ]
     key = fiber.theorem or "relu-fiber-dimension"
     failing = next((h.statement for h in fiber.hypotheses if h.checked and h.holds is False), "")
     rows.append((key, fiber.exact is not None, f"fails: {failing}" if failing else "hypotheses checked"))
     return tuple(Applies(key, theorem(key).name, ok, reason) for key, ok, reason in rows)
+
+
+def _balance_reason(net: Network, balanced: bool) -> str:
+    if balanced:
+        return "positively homogeneous activation"
+    return "layers were folded or unrolled" if net.folded else "fails: a positively homogeneous activation"
 
 
 def _two_layer_reason(net: Network) -> str:
@@ -307,8 +318,11 @@ def _findings(
         text += str(reduction.domain)
         out.append(Finding(text, rigor, "redundant"))
     else:
-        text = f"no redundant neuron was found among {before} on {reduction.domain}"
+        text = f"no redundant neuron was found among {before} on {reduction.domain} by the rules tried"
         out.append(Finding(text + (" in the time given" if late else ""), Rigor.NUMERICAL if late else rigor))
+    if not np.asarray(reduction.exact.layers[-1].weight != 0, dtype=bool).any():
+        text = f"the function is constant on {reduction.domain}; a hidden layer keeps one neuron because files need it"
+        out.append(Finding(text, rigor, "redundant"))
     for row in reduction.removed:
         where = "everywhere" if row.scope == "everywhere" else f"on {reduction.domain}"
         out.append(

@@ -87,9 +87,13 @@ def _yes(proof: Certificate, state: State, box: Box) -> Verdict:
     theorems += ["interval-enclosure"] if state.used_enclosures or state.approximations else []
     theorems += ["lipschitz-difference"] if state.approximations else []
     return Verdict(
-        Answer.YES, f"{claim} on {box}: all {len(proof.steps)} moves follow", certificate=proof,
+        Answer.YES, f"{claim} on {box}: {_moves(len(proof.steps))}", certificate=proof,
         method="replay of each move over the rationals", theorems=tuple(theorems),
     )  # fmt: skip
+
+
+def _moves(count: int) -> str:
+    return "its one move follows" if count == 1 else f"all {count} moves follow"
 
 
 def _no(reason: str, where: dict[str, Any]) -> Verdict:

@@ -153,7 +153,8 @@ class Reduction(Result):
         if not self.removed:
             late = any("time" in text for text in self.limits)
             lines.append("  nothing removed" + ("" if late else ": no neuron is redundant by any rule tried"))
-        lines.append(f"  weights {self.rounding}")
+        merges = f" (near merges included, tolerance {self.tolerance:g})" if self.tolerance else ""
+        lines.append(f"  weights {self.rounding}{merges}")
         lines.extend(f"  note: {text}" for text in self.limits)
         return "\n".join(lines)
 
