@@ -914,3 +914,20 @@ def test_hundreds_of_planted_duplicates(dtype: Any) -> None:
     data["steps"][0]["pairs"][77][2] = str(Fraction(data["steps"][0]["pairs"][77][2]) * 2)
     verdict = check(data, f, g)
     assert verdict.answer is Answer.NO and f"neuron {60 + 77} " in verdict.reason
+
+
+def test_products_that_underflow_are_not_forgotten() -> None:
+    # at x = 1e300 the second-layer neuron has 1e-200 * 1e100 - 1e-110 > 0: calling it dead is false
+    first, last = ([[1e-200], [0.5]], [0.0, 1.0]), [0.0]
+    f = Network.from_arrays(first, ([[1e-200, 0.0], [1e-200, 1.0]], [-1e-110, 0.0]), ([[1e200, 1.0]], last))
+    g = Network.from_arrays(first, ([[1e-200, 1.0]], [0.0]), ([[1.0]], last))
+    assert f.exact([1e300]) != g.exact([1e300])
+    claim = {
+        "schema": "fiberscope/certificate/1", "kind": "reduction", "version": "1",
+        "source": {"digest": f.digest, "sha256": None}, "target": {"digest": g.digest, "sha256": None},
+        "domain": {"lower": [1e299], "upper": [1e300]}, "bound": None,
+        "steps": [
+            {"move": "bound", "method": "backward"}, {"move": "constant", "layer": 1, "neurons": [0], "values": ["0"]},
+        ],
+    }  # fmt: skip
+    assert check(claim, f, g).answer is Answer.NO
