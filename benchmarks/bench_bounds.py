@@ -4,26 +4,15 @@ Run: python benchmarks/bench_bounds.py [repeats]
 """
 
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
+from timing import best
 
 from fiberscope.bounds import difference_bound, preactivation_bounds
 from fiberscope.domains import Box
 from fiberscope.network import Network
 
 WIDTHS = ((784, 512, 256, 10), (784, *[256] * 6, 10))
-
-
-def best(function: Callable[[], object], repeats: int) -> float:
-    """Shortest wall time in seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def main(repeats: int) -> None:

@@ -4,22 +4,12 @@ Run: python benchmarks/bench_classes.py [width]
 """
 
 import sys
-import time
 
 import numpy as np
+from timing import best
 
 from fiberscope.network import Network
 from fiberscope.neurons import colour_classes, proportional_rows
-
-
-def best(function, repeats: int = 3) -> float:
-    """Shortest wall time in seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def main(width: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fiberscope.certificates import Certificate, check
 from fiberscope.errors import CertificateError, InputError
 from fiberscope.io import Options, encode, load
-from fiberscope.io.files import sha256
+from fiberscope.io.files import atomic_write, sha256
 from fiberscope.reduction import Reduction, with_file_hash
 from fiberscope.results import Answer
 
@@ -52,7 +52,7 @@ def save_reduction(
         options = replace(options, part=source.part)
     if options.activation is None and target.suffix in (".pt", ".pth"):
         options = replace(options, activation=reduction.network.activation)
-    _place(data, target, [(reduction, document, options, proof)])
+    _place(data, target, [(reduction, document, options, proof)], force)
     return document, copied
 
 
@@ -83,7 +83,7 @@ def save_chain_reductions(
         (r, with_file_hash(r.certificate, sha256(data), target.name), Options(part=part, allow_opaque=True), proof)
         for r, part, proof in zip(reductions, parts, proofs, strict=True)
     ]
-    _place(data, target, claims)
+    _place(data, target, claims, force)
     return tuple(proofs)
 
 
@@ -98,7 +98,7 @@ def _refuse(places: Sequence[Path], force: bool) -> None:
             raise InputError(f"{place}: there is no folder {place.parent}")
 
 
-def _place(data: bytes, target: Path, claims: Sequence[_Claim]) -> None:
+def _place(data: bytes, target: Path, claims: Sequence[_Claim], force: bool) -> None:
     """Write beside the target, read back, check every claim, then move everything to its place."""
     handle, name = tempfile.mkstemp(suffix=target.suffix, prefix=".fiberscope-", dir=target.parent)
     try:
@@ -108,7 +108,7 @@ def _place(data: bytes, target: Path, claims: Sequence[_Claim]) -> None:
             _confirm(reduction, document, Path(name), options)
         os.chmod(name, 0o644)
         for _, document, _, proof in claims:
-            _write_text(proof, document.to_json() + "\n")
+            atomic_write(proof, (document.to_json() + "\n").encode(), force)
         os.replace(name, target)
     finally:
         Path(name).unlink(missing_ok=True)
@@ -121,14 +121,3 @@ def _confirm(reduction: Reduction, document: Certificate, path: Path, options: O
         raise CertificateError(
             f"the written file does not follow from the original ({verdict.reason}); nothing was written"
         )
-
-
-def _write_text(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=".fiberscope-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -102,10 +102,7 @@ def _constant_outputs(state: State, layer: int) -> list[tuple[int, Fraction, boo
     here = state.net.layers[layer]
     zero = [not _any(row) for row in here.weight]
     out: list[tuple[int, Fraction, bool]] = []
-    if state.lower is not None and state.upper is not None and here.activation.pieces is not None:
-        flat = _constant_pieces(state, layer)
-    else:
-        flat = {}
+    flat = _constant_pieces(state, layer)
     for i in range(here.n_out):
         value = here.activation.value(rationals.as_fraction(here.bias[i])) if zero[i] else flat.get(i)
         if value is not None:
