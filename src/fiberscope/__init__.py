@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from fiberscope.certificates import Certificate as Certificate
     from fiberscope.certificates import check as check
     from fiberscope.domains import Box as Box
+    from fiberscope.fibers import Counterexample as Counterexample
+    from fiberscope.fibers import NormalForm as NormalForm
+    from fiberscope.fibers import assert_equal as assert_equal
+    from fiberscope.fibers import canonical as canonical
+    from fiberscope.fibers import equal as equal
+    from fiberscope.fibers import fingerprint as fingerprint
     from fiberscope.inspection import Inspection as Inspection
     from fiberscope.inspection import inspect as inspect
     from fiberscope.invariants import SmallestSIM as SmallestSIM
@@ -40,6 +46,7 @@ _HOMES = {
     "activations": ("Activation", "activation"),
     "certificates": ("Certificate", "check"),
     "domains": ("Box",),
+    "fibers": ("Counterexample", "NormalForm", "assert_equal", "canonical", "equal", "fingerprint"),
     "inspection": ("Inspection", "inspect"),
     "invariants": ("SmallestSIM", "smallest_sim"),
     "io": ("load", "save", "to_onnx", "to_torch"),

@@ -310,7 +310,8 @@ class Network:
         if h.shape != (self.widths[0],):
             raise InputError(f"input has {h.size} entries; the network takes {self.widths[0]}")
         for layer in self.layers:
-            z = rationals.fractions(rationals.add(rationals.matmul(layer.weight, h), layer.bias))
+            live = np.flatnonzero(h != 0)  # a sparse point costs little
+            z = rationals.fractions(rationals.add(rationals.matmul(layer.weight[:, live], h[live]), layer.bias))
             values = [layer.activation.value(q) for q in z]
             if any(v is None for v in values):
                 raise ScopeError(
@@ -336,6 +337,34 @@ class Network:
             low, high = layer.activation.enclose(lower, upper)
         return out
 
+    def domain(self, domain: Box | str | None) -> Box:
+        """The box that a user names: a `Box`, text for `Box.parse`, "file" for the one stored in the file.
+
+        Args:
+            domain: None is all of R^n.
+
+        Raises:
+            InputError: if the file stores none, the text is no domain, or the number of inputs differs.
+
+        >>> print(Network.from_arrays(([[1.0]], [0.0])).domain("[0,1]"))
+        [0, 1]^1
+        """
+        from fiberscope.domains import Box
+
+        if isinstance(domain, Box):
+            box = domain
+        elif domain is None:
+            box = Box.everywhere(self.widths[0])
+        elif domain == "file":
+            if self.source is None or self.source.box is None:
+                raise InputError("--domain file: the file stores no input box; give '[lo,hi]' or a JSON file")
+            box = self.source.box
+        else:
+            box = Box.parse(domain, self.widths[0])
+        if box.dimension != self.widths[0]:
+            raise InputError(f"domain has {box.dimension} inputs; the network takes {self.widths[0]}")
+        return box
+
     # ---- identity
 
     @cached_property
@@ -346,7 +375,7 @@ class Network:
         for layer in self.layers:
             state.update(json.dumps([layer.activation.spec, layer.weight.shape], sort_keys=True).encode())
             for array in (layer.weight, layer.bias):
-                state.update(_canonical_bytes(array))
+                state.update(rationals.canonical_bytes(array))
         return state.hexdigest()
 
     def same_as(self, other: Network) -> bool:
@@ -376,10 +405,3 @@ def _as_exact(values: npt.ArrayLike, name: str) -> ExactArray:
 
 def _float_dtype(array: ExactArray) -> np.dtype[Any]:
     return np.dtype(np.float64) if rationals.is_rational(array) else array.dtype
-
-
-def _canonical_bytes(array: ExactArray) -> bytes:
-    plain = rationals.simplified(array)
-    if rationals.is_rational(plain):
-        return ("q" + ",".join(str(q) for q in plain.reshape(-1))).encode()
-    return b"f" + (plain.astype("<f8") + 0.0).tobytes()  # adding 0.0 makes -0.0 and 0.0 one

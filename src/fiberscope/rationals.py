@@ -353,3 +353,120 @@ def from_texts(values: Sequence[Any], shape: tuple[int, ...]) -> ExactArray:
     if flat.size != math.prod(shape):
         raise ValueError(f"{flat.size} entries where shape {shape} needs {math.prod(shape)}")
     return simplified(_map(lambda v: Fraction(str(v)), flat).reshape(shape))
+
+
+# ---- rows up to a positive factor
+
+
+def primitive_rows(array: ExactArray) -> tuple[ExactArray, ExactArray]:
+    """Divide each row by the positive rational that makes it primitive: integers without a common divisor.
+
+    Args:
+        array: (m, n) exact array.
+
+    Returns:
+        (rows, units): array[i] = units[i] * rows[i] exactly; zero rows keep unit 1. rows is float64 wherever the array
+        is float, since a divisor only shortens a mantissa; units is (m,) of `Fraction`. O(m n), vectorised for floats.
+
+    >>> rows, units = primitive_rows(np.array([[0.75, -1.5], [0.0, 0.0]]))
+    >>> rows.tolist(), [str(u) for u in units]
+    ([[1.0, -2.0], [0.0, 0.0]], ['3/4', '1'])
+    """
+    units = np.empty(len(array), dtype=object)
+    if not is_rational(array):
+        done = _primitive_floats(array.astype(np.float64))
+        if done is not None:
+            rows, divisor, exponent = done
+            units[:] = [Fraction(int(g)) * Fraction(2) ** int(e) for g, e in zip(divisor, exponent, strict=True)]
+            return rows, units
+    table = fractions(array)
+    out = np.empty(table.shape, dtype=object)
+    for i, row in enumerate(table):
+        below = math.lcm(1, *(q.denominator for q in row))
+        above = math.gcd(*(q.numerator * (below // q.denominator) for q in row)) or below
+        units[i] = Fraction(above, below)
+        out[i] = [q / units[i] for q in row]
+    return simplified(out), units
+
+
+def _odd_parts(values: FloatArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Values as odd integers (or 0) times powers of two."""
+    mantissa, power = np.frexp(values)
+    ints = np.ldexp(mantissa, 53).astype(np.int64)
+    low = np.where(ints != 0, ints & -ints, 1)
+    zeros = np.frexp(low.astype(np.float64))[1].astype(np.int64) - 1
+    return ints >> zeros, np.where(ints != 0, power.astype(np.int64) - 53 + zeros, 0)
+
+
+def _primitive_floats(
+    values: FloatArray,
+) -> tuple[FloatArray, npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """(rows, divisors, exponents) with values = divisor 2^exponent rows, or None where a row's range is too wide."""
+    ints, power = _odd_parts(values)
+    live = ints != 0
+    some = live.any(axis=1)
+    lowest = np.where(live, power, np.iinfo(np.int64).max).min(axis=1, initial=np.iinfo(np.int64).max)
+    lowest = np.where(some, lowest, 0)
+    divisor = np.gcd.reduce(ints[:, :16], axis=1) if values.shape[1] else np.ones(len(values), dtype=np.int64)
+    rest = np.flatnonzero(divisor != 1)  # most rows have no common divisor among their first entries
+    if rest.size:
+        divisor[rest] = np.gcd.reduce(ints[rest], axis=1)
+    divisor = np.where(some, np.abs(divisor), 1)
+    shift = np.where(live, power - lowest[:, None], 0)
+    if int(shift.max(initial=0)) > 960:
+        return None
+    return np.ldexp((ints // divisor[:, None]).astype(np.float64), shift), divisor, lowest
+
+
+def scale_columns(array: ExactArray, factors: Sequence[Fraction]) -> ExactArray:
+    """Multiply column j by factors[j], exactly; in floats where every product is one.
+
+    >>> scale_columns(np.array([[1.0, 2.0]]), [Fraction(1, 2), Fraction(3)]).tolist()
+    [[0.5, 6.0]]
+    """
+    if all(q == 1 for q in factors):
+        return array
+    if not is_rational(array):
+        out = _float_columns(array.astype(np.float64), factors)
+        if out is not None:
+            return out
+    row = np.empty(len(factors), dtype=object)
+    row[:] = list(factors)
+    return simplified(np.asarray(fractions(array) * row))
+
+
+def _float_columns(values: FloatArray, factors: Sequence[Fraction]) -> FloatArray | None:
+    """The products in float64 if all are exact: mantissas that fit, exponents well inside the range."""
+    odd, power = [], []
+    for q in factors:
+        if q.denominator & (q.denominator - 1) or not q:
+            return None
+        twos = (q.numerator & -q.numerator).bit_length() - 1
+        odd.append(q.numerator >> twos)
+        power.append(twos - q.denominator.bit_length() + 1)
+    if max(abs(v) for v in odd) >= 2**53 or max(map(abs, power)) > 900:
+        return None
+    ints, place = _odd_parts(values)
+    bits = np.frexp(np.abs(ints).astype(np.float64))[1].max(axis=0, initial=0)
+    if (bits + np.array([abs(v).bit_length() for v in odd]) > 53).any():
+        wide = np.abs(ints).max(axis=0, initial=0).astype(object) * np.array([abs(v) for v in odd], dtype=object)
+        if any(v >= 2**53 for v in wide):
+            return None
+    exponent = place + np.array(power, dtype=np.int64)
+    if (np.abs(np.where(ints != 0, exponent, 0)) > 900).any():
+        return None
+    return np.ldexp((ints * np.array(odd, dtype=np.int64)).astype(np.float64), exponent)
+
+
+def scale_rows(array: ExactArray, factors: Sequence[Fraction]) -> ExactArray:
+    """Multiply row i of an (m, n) array, or entry i of an (m,) array, by factors[i], exactly."""
+    table = array.reshape(len(array), -1)
+    return scale_columns(table.T, factors).T.reshape(array.shape)
+
+
+def canonical_bytes(array: ExactArray) -> bytes:
+    """Bytes that depend on the rational values only, whatever dtype holds them; for hashing."""
+    plain = simplified(array)
+    if is_rational(plain):
+        return ("q" + ",".join(str(q) for q in plain.reshape(-1))).encode()
+    return b"f" + (plain.astype("<f8") + 0.0).tobytes()  # adding 0.0 makes -0.0 and 0.0 one

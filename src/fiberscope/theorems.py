@@ -90,6 +90,20 @@ REFERENCES: dict[str, str] = {
   note = {arXiv:1902.08722},
   year = {2019}
 }""",
+    "farkas1902theorie": """@article{farkas1902theorie,
+  title = {Theorie der einfachen {U}ngleichungen},
+  author = {Farkas, Julius},
+  journal = {Journal f{\\"u}r die reine und angewandte Mathematik},
+  volume = {124},
+  pages = {1--27},
+  year = {1902}
+}""",
+    "teuber2024verydiff": """@article{teuber2024verydiff,
+  title = {Revisiting Differential Verification: Equivalence Verification with Confidence},
+  author = {Teuber, Samuel and Kern, Philipp and Janzen, Marvin and Beckert, Bernhard},
+  journal = {arXiv preprint arXiv:2410.20207},
+  year = {2024}
+}""",
     "higham2002accuracy": """@book{higham2002accuracy,
   title = {Accuracy and Stability of Numerical Algorithms},
   author = {Higham, Nicholas J.},
@@ -192,6 +206,61 @@ _ROWS = (
         "the same linear map keep f(x) for every x in the domain.",
         ("each move's own condition, replayed over Q by the checker",),
         ("gegenfurtner2026symmetries", "fiberscope"),
+    ),
+    Theorem(
+        "canonical-form",
+        "Moves to a normal form keep the function",
+        "Scaling a row by e and its outgoing column by 1/phi(e), permuting neurons, turning a row round by s(t) = "
+        "e s(-t) + a t + b, folding neurons that are linear on the domain into a linear part, writing a "
+        "piecewise-linear s as ReLUs, shifting a kink that the next layer hides, and making one layer of neurons that read one neuron "
+        "each, keep f(x) for every x in the domain; so equal normal forms prove equal functions.",
+        ("each move's own condition, replayed over Q by the checker",),
+        ("gegenfurtner2026symmetries", "fiberscope"),
+    ),
+    Theorem(
+        "two-layer-form",
+        "Two-layer piecewise-linear functions have one normal form",
+        "On a box with interior f(x) = d + M x + sum_h J_h relu(alpha_h x + beta_h), with distinct hyperplanes that "
+        "meet the interior, the first nonzero weight of each alpha_h positive, alpha_h and beta_h primitive integers and "
+        "J_h != 0, is determined by f up to the order of the h.",
+        (
+            "one hidden layer with a piecewise-linear activation",
+            "the domain has an interior",
+            "the output activation is injective",
+        ),
+        ("gegenfurtner2026symmetries", "fiberscope"),
+        "proved in the documentation: jumps of the gradient across each hyperplane are read off f",
+    ),
+    Theorem(
+        "three-layer-form",
+        "Three-layer bottleneck ReLU functions have one normal form in general position",
+        "Two parameters that meet the hypotheses have the same function on R^n only if their normal forms are equal.",
+        (
+            "the rows of W_1 are linearly independent",
+            "no second-layer hyperplane passes through y = 0 once hidden kinks are moved off the boundary",
+            "no two second-layer hyperplanes share a trace on a face of the orthant",
+            "every visible first-layer hyperplane crosses a bend where it shows on both sides",
+            "every hidden first-layer neuron is read by two second-layer neurons",
+        ),
+        ("gegenfurtner2026symmetries", "fiberscope"),
+        "proved in the documentation; without the hypotheses there are equal functions with different forms",
+    ),
+    Theorem(
+        "case-tree",
+        "A tree of sign splits proves equality",
+        "If on every cell of a finite tree of splits by pre-activation signs either both networks are the same affine "
+        "map, or nonnegative multipliers of the cell's inequalities add up to a contradiction, the networks are equal "
+        "on the domain.",
+        ("piecewise-linear activations", "each leaf replayed over Q by the checker"),
+        ("farkas1902theorie", "fiberscope"),
+    ),
+    Theorem(
+        "difference-zonotope",
+        "Difference zonotopes enclose f - g",
+        "The pre-activations of f and of g - f are carried as zonotopes over shared symbols; each unstable ReLU adds "
+        "one symbol per network difference, so the difference of two similar networks stays enclosed by a small set.",
+        ("piecewise-linear or Lipschitz activations", "IEEE 754 double precision, round to nearest"),
+        ("teuber2024verydiff", "higham2002accuracy", "fiberscope"),
     ),
     Theorem(
         "interval-enclosure",

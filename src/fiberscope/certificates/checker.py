@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fiberscope.certificates.differences import difference
 from fiberscope.certificates.enclosures import Affine
 from fiberscope.certificates.format import METHODS, Certificate
 from fiberscope.certificates.moves import MOVES, Refusal
+from fiberscope.certificates.rearrangements import rearrange, unlike
 from fiberscope.certificates.state import State, affine_layers
 from fiberscope.domains import Box
 from fiberscope.errors import CertificateError, InputError
@@ -59,40 +60,87 @@ def check(certificate: Certificate | Mapping[str, Any], f: Network, g: Network) 
         if reason is not None:
             return _no(reason, {"part": role})
     box = _box(data["domain"], f)
+    return _KINDS[data["kind"]](proof, f, g, box)
+
+
+def _check_reduction(proof: Certificate, f: Network, g: Network, box: Box) -> Verdict:
     state = State.of(f, box)
-    for k, step in enumerate(proof.steps):
-        name = f"step {k} ({step['move']}" + (f", layer {step['layer']})" if "layer" in step else ")")
-        try:
-            MOVES[step["move"]](state, step)
-        except Refusal as exc:
-            return _no(f"{name}: {exc}", {"step": k, "move": step["move"], "layer": step.get("layer")})
-        except CertificateError as exc:
-            raise CertificateError(f"{name}: {exc}") from exc
+    refused = _replayed(state, proof.steps, "step", _reducing)
+    if refused is not None:
+        return refused
     reason = _unlike(state.layers, f, g)
     if reason is not None:
         return _no(reason, {"part": "target"})
-    reason = _above_bound(state, data["bound"])
+    reason = _above_bound(state, proof.data["bound"])
     if reason is not None:
         return _no(reason, {"part": "bound"})
     return _yes(proof, state, box)
 
 
+def _check_equality(proof: Certificate, f: Network, g: Network, box: Box) -> Verdict:
+    if f.head != g.head:
+        return _no(
+            f"target: its output head is {g.head or 'none'}, the source has {f.head or 'none'}", {"part": "target"}
+        )
+    if f.widths[0] != g.widths[0]:
+        return _no(f"target: it takes {g.widths[0]} inputs, the source {f.widths[0]}", {"part": "target"})
+    states = []
+    for net, steps, name in ((f, proof.steps, "step"), (g, proof.back, "back")):
+        state = State.of(net, box, hollow=True)
+        refused = _replayed(state, steps, name, rearrange)
+        if refused is not None:
+            return refused
+        if state.approximations:
+            return _no("weights were changed by an approximate move", {"part": "steps" if name == "step" else "back"})
+        states.append(state)
+    reason = unlike(*states)
+    if reason is not None:
+        return _no(reason, {"part": "target"})
+    states[0].used_enclosures |= states[1].used_enclosures
+    return _yes(proof, states[0], box)
+
+
+def _replayed(
+    state: State, steps: list[dict[str, Any]], name: str, make: Callable[[State, dict[str, Any]], None]
+) -> Verdict | None:
+    """Make the moves; the refusal if one does not follow."""
+    for k, step in enumerate(steps):
+        title = f"{name} {k} ({step['move']}" + (f", layer {step['layer']})" if "layer" in step else ")")
+        try:
+            make(state, step)
+        except Refusal as exc:
+            return _no(f"{title}: {exc}", {name: k, "move": step["move"], "layer": step.get("layer")})
+        except CertificateError as exc:
+            raise CertificateError(f"{title}: {exc}") from exc
+    return None
+
+
+def _reducing(state: State, step: dict[str, Any]) -> None:
+    MOVES[step["move"]](state, step)
+
+
+_KINDS = {"reduction": _check_reduction, "equality": _check_equality}
+
+
 def _yes(proof: Certificate, state: State, box: Box) -> Verdict:
-    bound = proof.data["bound"]
+    bound = proof.data.get("bound")
     claim = "equal"
     if bound is not None:
         slope = f" + {bound['slope']:.3g} |x|_inf" if bound["slope"] else ""
         claim = f"within {bound['constant']:.3g}{slope} of each other"
     theorems = ["lossless-moves"]
+    theorems += ["permutation-scaling", "canonical-form"] if proof.data["kind"] == "equality" else []
     theorems += ["interval-enclosure"] if state.used_enclosures or state.approximations else []
     theorems += ["lipschitz-difference"] if state.approximations else []
     return Verdict(
-        Answer.YES, f"{claim} on {box}: {_moves(len(proof.steps))}", certificate=proof,
+        Answer.YES, f"{claim} on {box}: {_moves(len(proof.steps) + len(proof.back))}", certificate=proof,
         method="replay of each move over the rationals", theorems=tuple(theorems),
     )  # fmt: skip
 
 
 def _moves(count: int) -> str:
+    if not count:
+        return "the weights are the same"
     return "its one move follows" if count == 1 else f"all {count} moves follow"
 
 

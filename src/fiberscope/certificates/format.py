@@ -7,7 +7,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral, Real
@@ -18,7 +18,6 @@ from fiberscope.errors import CertificateError
 from fiberscope.results import Result
 
 SCHEMA = "fiberscope/certificate/1"
-KINDS = ("reduction",)
 SIZE_CAP = 512 * 2**20
 """Largest certificate that is read, in bytes."""
 DIGIT_CAP = 4300
@@ -133,15 +132,21 @@ class Certificate(Result):
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        """The moves in order."""
-        steps: list[dict[str, Any]] = self.data["steps"]
+        """The moves in order, of an equality those made on the source; empty for other kinds."""
+        steps: list[dict[str, Any]] = self.data.get("steps", [])
         return steps
+
+    @property
+    def back(self) -> list[dict[str, Any]]:
+        """The moves made on the target of an equality, which lead to the same network as `steps`."""
+        back: list[dict[str, Any]] = self.data.get("back", [])
+        return back
 
     def __str__(self) -> str:
         """One line: what is claimed and in how many moves."""
-        bound = self.data["bound"]
+        bound = self.data.get("bound")
         claim = "equal" if bound is None else f"|f - g| <= {bound['constant']:.3g} + {bound['slope']:.3g} |x|"
-        return f"certificate of a {self.data['kind']}: {claim}, {len(self.steps)} moves"
+        return f"certificate of a {self.data['kind']}: {claim}, {len(self.steps) + len(self.back)} moves"
 
     __repr__ = __str__
 
@@ -288,6 +293,11 @@ def _many(entry: Rule, *, some: bool = False) -> Rule:
 
 def _indices(value: Any, where: str) -> None:
     _many(_index, some=True)(value, where)
+    _distinct(value, where)
+
+
+def _distinct(value: Any, where: str) -> None:
+    _many(_index)(value, where)
     if len(set(value)) != len(value):
         seen: set[int] = set()
         twice = next(i for i in value if i in seen or seen.add(i))  # type: ignore[func-returns-value]
@@ -348,14 +358,26 @@ _MOVES: dict[str, tuple[dict[str, Rule], dict[str, Rule]]] = {
     ),
     "replace": ({"layer": _index, "neurons": _indices, "rows": _MATRIX, "biases": _many(_rational)}, {}),
     "round": ({"dtype": _choice(*DTYPES)}, {}),
+    "scale": ({"layer": _index, "factors": _many(_rational)}, {}),
+    "permute": ({"layer": _index, "order": _distinct}, {}),
+    "flip": ({"layer": _index, "neurons": _indices}, {}),
+    "absorb": ({"neurons": _indices}, {}),
+    "resolve": ({}, {}),
+    "shift": ({"neuron": _index, "by": _rational}, {}),
+    "turn": ({"neuron": _index, "onto": _index, "ratio": _rational}, {}),
+    "unroll": ({}, {}),
+    "flatten": ({}, {}),
+    "centre": ({}, {}),
 }
+REDUCING = ("bound", "drop", "constant", "merge", "clear", "fold", "replace", "round")
+"""The moves a reduction may make; an equality may make all."""
 
 
-def _step(value: Any, where: str) -> None:
+def _step(value: Any, where: str, known: Sequence[str]) -> None:
     if not isinstance(value, dict) or not isinstance(value.get("move"), str):
         raise _fail(where, value, 'an object with a "move"')
-    if value["move"] not in _MOVES:
-        raise CertificateError(f"{where}: unknown move {_shown(value['move'])}; known are {', '.join(_MOVES)}")
+    if value["move"] not in known:
+        raise CertificateError(f"{where}: unknown move {_shown(value['move'])}; known are {', '.join(known)}")
     required, optional = _MOVES[value["move"]]
     _object(value, f"{where} ({value['move']})", {"move": _text, **required}, optional)
 
@@ -371,11 +393,14 @@ def _domain(value: Any, where: str) -> None:
         raise CertificateError(f'{where}: origin is "everywhere" but an end is finite')
 
 
-def _steps(value: Any, where: str) -> None:
-    if not isinstance(value, list):
-        raise _fail(where, value, "an array")
-    for k, step in enumerate(value):
-        _step(step, f"step {k}")
+def _moves(name: str, known: Sequence[str]) -> Rule:
+    def rule(value: Any, where: str) -> None:
+        if not isinstance(value, list):
+            raise _fail(where, value, "an array")
+        for k, step in enumerate(value):
+            _step(step, f"{name} {k}", known)
+
+    return rule
 
 
 def _bound(value: Any, where: str) -> None:
@@ -383,9 +408,17 @@ def _bound(value: Any, where: str) -> None:
         _object(value, where, {"constant": _number, "slope": _number})
 
 
+_DOCUMENTS: dict[str, dict[str, Rule]] = {
+    "reduction": {"steps": _moves("step", REDUCING), "bound": _bound},
+    "equality": {"steps": _moves("step", tuple(_MOVES)), "back": _moves("back", tuple(_MOVES))},
+}
+KINDS = tuple(_DOCUMENTS)
+
+
 def _document(data: Any) -> None:
+    kind = data.get("kind") if isinstance(data, dict) else None
     rules: dict[str, Rule] = {
         "schema": _choice(SCHEMA), "kind": _choice(*KINDS), "version": _text, "source": _party, "target": _party,
-        "domain": _domain, "steps": _steps, "bound": _bound,
+        "domain": _domain, **_DOCUMENTS.get(kind if isinstance(kind, str) else "", _DOCUMENTS["reduction"]),
     }  # fmt: skip
     _object(data, "certificate", rules)

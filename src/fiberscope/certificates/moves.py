@@ -31,7 +31,8 @@ class Refusal(Exception):
 # ---- what a step may name
 
 
-def _layer(state: State, step: Step) -> int:
+def hidden_layer(state: State, step: Step) -> int:
+    """The hidden layer that a step names."""
     layer: int = step["layer"]
     if layer >= len(state.layers) - 1:
         raise CertificateError(f"layer {layer} is no hidden layer; there are {len(state.layers) - 1}")
@@ -39,14 +40,15 @@ def _layer(state: State, step: Step) -> int:
 
 
 def _neurons(state: State, step: Step) -> tuple[int, list[int]]:
-    layer = _layer(state, step)
+    layer = hidden_layer(state, step)
     neurons: list[int] = step["neurons"]
-    _check_indices(state, layer, neurons)
+    check_indices(state, layer, neurons)
     return layer, neurons
 
 
-def _check_indices(state: State, layer: int, neurons: Sequence[int]) -> None:
-    worst = max(neurons)
+def check_indices(state: State, layer: int, neurons: Sequence[int]) -> None:
+    """Refuse neurons that do not exist."""
+    worst = max(neurons, default=-1)
     if worst >= state.width(layer):
         raise CertificateError(f"neuron {worst} does not exist; layer {layer} has {state.width(layer)} neurons then")
 
@@ -85,7 +87,7 @@ def _bound(state: State, step: Step) -> None:
             raise CertificateError(f"slopes for layer {layer}; there are {len(state.layers)} layers")
         earlier = sum(state.width(k) for k in range(layer))
         for number, sides in rows.items():
-            _check_indices(state, layer, [int(number)])
+            check_indices(state, layer, [int(number)])
             for side, shares in sides.items():
                 if len(shares) != earlier:
                     raise CertificateError(
@@ -96,14 +98,14 @@ def _bound(state: State, step: Step) -> None:
 
 
 def _silent(state: State, layer: int, neurons: Sequence[int]) -> None:
-    loud = np.flatnonzero((state.layers[layer + 1].weight.near[:, list(neurons)] != 0).any(axis=0))
+    loud = np.flatnonzero((state.columns(layer).near[:, list(neurons)] != 0).any(axis=0))
     if loud.size:
         raise Refusal(f"neuron {neurons[int(loud[0])]} has a nonzero outgoing weight")
 
 
 def _drop(state: State, step: Step) -> None:
     layer, neurons = _neurons(state, step)
-    if len(neurons) == state.width(layer):
+    if len(neurons) == state.width(layer) and not state.hollow:
         raise CertificateError(f"all {len(neurons)} neurons of layer {layer} would go; one must stay")
     _silent(state, layer, neurons)
     state.keep(layer, _others(state, layer, neurons))
@@ -130,13 +132,14 @@ def _constant(state: State, step: Step) -> None:
     if pending:
         low, high = state.preactivation(layer)
         for i, value in pending:
-            if not _is_flat(here.activation, float(low[i]), float(high[i]), value):
+            flat = _is_flat(here.activation, float(low[i]), float(high[i]), value)
+            if not flat and not (state.hollow and _flat_by_signs(state, layer, i, value)):
                 raise Refusal(f"the output of neuron {i} is not proved to be {value} on the domain")
-    columns = state.layers[layer + 1].weight
+    columns = state.columns(layer)
     parts = [(i, value) for i, value in zip(neurons, values, strict=True) if value]
     state.shift(layer, combined_rows(columns.T, [parts]).exact()[0])
     leaving = neurons
-    if len(neurons) == state.width(layer):
+    if len(neurons) == state.width(layer) and not state.hollow:
         leaving = neurons[:-1]
         state.set_columns(layer, neurons[-1:], zeros(columns.shape[0], 1))
     state.keep(layer, _others(state, layer, leaving))
@@ -146,6 +149,16 @@ def _is_flat(activation: Activation, low: float, high: float, value: Fraction) -
     return any(
         piece.slope == 0 and piece.intercept == value and _contains(piece, low, high)
         for piece in activation.pieces or ()
+    )
+
+
+def _flat_by_signs(state: State, layer: int, i: int, value: Fraction) -> bool:
+    """`_is_flat` on the exact range of the neuron over all that its layer may take."""
+    here, ends = state.layers[layer], state.input_of(layer)
+    least, most = (extreme(here.weight, here.bias, i, pair) for pair in (ends, ends[::-1]))
+    return any(
+        piece.slope == 0 and piece.intercept == value and inside(piece.lo, least, 1) and inside(piece.hi, most, -1)
+        for piece in here.activation.pieces or ()
     )
 
 
@@ -170,16 +183,16 @@ def output_factor(activation: Activation, e: Fraction) -> Fraction | None:
 
 
 def _merge(state: State, step: Step) -> None:
-    layer = _layer(state, step)
+    layer = hidden_layer(state, step)
     pairs = [(i, j, rational(text)) for i, j, text in step["pairs"]]
     gone = [i for i, _, _ in pairs]
-    _check_indices(state, layer, [n for i, j, _ in pairs for n in (i, j)])
+    check_indices(state, layer, [n for i, j, _ in pairs for n in (i, j)])
     if len(set(gone)) != len(gone):
         raise CertificateError("a neuron is removed twice")
     lost = set(gone) & {j for _, j, _ in pairs}
     if lost:
         raise CertificateError(f"neuron {min(lost)} is removed and kept in one move")
-    here, next_ = state.layers[layer], state.layers[layer + 1]
+    here = state.layers[layer]
     groups: dict[int, list[tuple[int, Fraction]]] = {}
     for i, j, e in pairs:
         phi = output_factor(here.activation, e)
@@ -192,7 +205,7 @@ def _merge(state: State, step: Step) -> None:
             continue
         i, j, e = pairs[wrong]
         raise Refusal(f"row and bias of neuron {i} are not {_short(e)} times those of neuron {j}")
-    state.set_columns(layer, list(groups), combined_rows(next_.weight.T, list(groups.values())).T)
+    state.set_columns(layer, list(groups), combined_rows(state.columns(layer).T, list(groups.values())).T)
     state.keep(layer, _others(state, layer, gone))
 
 
@@ -253,9 +266,9 @@ def _identity_ends(here: Affine, rows: Matrix, biases: Matrix, inputs: Pair) -> 
     for k in range(rows.shape[0]):
         if any(_contains(p, float(low[k]), float(high[k])) for p in pieces):
             continue
-        least, most = (_extreme(rows, biases, k, ends) for ends in (inputs, inputs[::-1]))
+        least, most = (extreme(rows, biases, k, ends) for ends in (inputs, inputs[::-1]))
         for piece in pieces:
-            if _inside(piece.lo, least, 1) and _inside(piece.hi, most, -1):
+            if inside(piece.lo, least, 1) and inside(piece.hi, most, -1):
                 low[k] = low[k] if piece.lo is None else max(low[k], -upward(-piece.lo))
                 high[k] = high[k] if piece.hi is None else min(high[k], upward(piece.hi))
                 break
@@ -264,18 +277,20 @@ def _identity_ends(here: Affine, rows: Matrix, biases: Matrix, inputs: Pair) -> 
     return low, high
 
 
-def _inside(edge: Fraction | None, value: Fraction | None, sign: int) -> bool:
+def inside(edge: Fraction | None, value: Fraction | None, sign: int) -> bool:
+    """Whether an end of an enclosure lies within the edge of a piece; an infinite edge holds everything."""
     return edge is None or (value is not None and sign * value >= sign * edge)
 
 
-def _extreme(rows: Matrix, biases: Matrix, k: int, ends: Pair) -> Fraction | None:
+def extreme(rows: Matrix, biases: Matrix, k: int, ends: Pair) -> Fraction | None:
     """Exact minimum of row y + bias over ends = (low, high), maximum over (high, low); None if infinite."""
     total = biases.entry(k, 0)
     for j in np.flatnonzero(rows.near[k]).tolist():
         end = float(ends[0][j] if rows.near[k, j] > 0 else ends[1][j])
         if not np.isfinite(end):
             return None
-        total += rows.entry(k, j) * Fraction(end)
+        if end:
+            total += rows.entry(k, j) * Fraction(end)
     return total
 
 
@@ -283,7 +298,7 @@ def _replace(state: State, step: Step) -> None:
     layer, neurons = step["layer"], step["neurons"]  # the last layer may be replaced too
     if layer >= len(state.layers):
         raise CertificateError(f"layer {layer} does not exist; there are {len(state.layers)}")
-    _check_indices(state, layer, neurons)
+    check_indices(state, layer, neurons)
     before = list(state.layers)
     rows = _table(step["rows"], (len(neurons), state.layers[layer].weight.shape[1]), "rows")
     state.set_rows(layer, neurons, rows, _list(step["biases"], len(neurons), "biases"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,9 @@ class State:
         low, high: the domain.
         approximations: (before, after) of every approximate move that changed a weight.
         used_enclosures: whether a move rested on an enclosure.
+        head: output head of the network.
+        hollow: whether a layer may lose all its neurons (on the way to a normal form).
+        skip: (n_out, n) linear part past the last hidden layer, None for zero.
     """
 
     layers: list[Affine]
@@ -48,13 +51,16 @@ class State:
     high: FloatArray
     approximations: list[tuple[list[Affine], list[Affine]]] = field(default_factory=list)
     used_enclosures: bool = False
+    head: str | None = None
+    hollow: bool = False
+    skip: Matrix | None = None
     _snapshot: Snapshot | None = None
     _tracks: list[_Track] = field(default_factory=list)
 
     @classmethod
-    def of(cls, net: Network, box: Box) -> State:
+    def of(cls, net: Network, box: Box, *, hollow: bool = False) -> State:
         """The state before the first move."""
-        return cls(affine_layers(net), box.lower, box.upper)
+        return cls(affine_layers(net), box.lower, box.upper, head=net.head, hollow=hollow)
 
     def width(self, layer: int) -> int:
         """Number of neurons of a layer."""
@@ -94,9 +100,9 @@ class State:
 
     def keep(self, layer: int, stay: IntArray) -> None:
         """Keep these neurons of a hidden layer, with their rows and outgoing columns."""
-        here, next_ = self.layers[layer], self.layers[layer + 1]
+        here = self.layers[layer]
         self.layers[layer] = replace(here, weight=here.weight.take_rows(stay), bias=here.bias.take_rows(stay))
-        self.layers[layer + 1] = replace(next_, weight=next_.weight.take_columns(stay))
+        self.map_columns(layer, lambda columns: columns.take_columns(stay))
         if self._tracks:
             track = self._tracks[layer]
             self._tracks[layer] = _Track(track.origin[stay], track.low[stay], track.high[stay])
@@ -130,16 +136,41 @@ class State:
             here, weight=here.weight.with_rows(neurons, rows), bias=here.bias.with_rows(neurons, biases)
         )
 
-    def set_columns(self, layer: int, neurons: Sequence[int], columns: Matrix) -> None:
-        """Replace the outgoing columns of neurons of a hidden layer."""
+    def _skipped(self, layer: int) -> bool:
+        """Whether the linear part reads a hidden layer."""
+        return self.skip is not None and layer == len(self.layers) - 3
+
+    def columns(self, layer: int) -> Matrix:
+        """Everything that leaves the neurons of a hidden layer: the next weights, below them the linear part."""
+        above = self.layers[layer + 1].weight
+        return above.below(self.skip) if self.skip is not None and self._skipped(layer) else above
+
+    def map_columns(self, layer: int, change: Callable[[Matrix], Matrix]) -> None:
+        """Change what leaves the neurons of a hidden layer, column by column."""
         next_ = self.layers[layer + 1]
-        self.layers[layer + 1] = replace(next_, weight=next_.weight.with_columns(neurons, columns))
+        self.layers[layer + 1] = replace(next_, weight=change(next_.weight))
+        if self.skip is not None and self._skipped(layer):
+            self.skip = change(self.skip)
+
+    def set_columns(self, layer: int, neurons: Sequence[int], columns: Matrix) -> None:
+        """Replace what leaves neurons of a hidden layer, in the order of `columns`."""
+        next_ = self.layers[layer + 1]
+        size = next_.weight.shape[0]
+        part = columns.take_rows(range(size))
+        self.layers[layer + 1] = replace(next_, weight=next_.weight.with_columns(neurons, part))
+        if self.skip is not None and self._skipped(layer):
+            part = columns.take_rows(range(size, columns.shape[0]))
+            self.skip = self.skip.with_columns(neurons, part)
 
     def shift(self, layer: int, by: ExactArray) -> None:
-        """Add to the bias of the layer after a hidden layer."""
-        next_ = self.layers[layer + 1]
-        total = rationals.add(next_.bias.exact()[:, 0], by)
-        self.layers[layer + 1] = replace(next_, bias=Matrix.of(total))
+        """Add to the biases that a constant neuron of a hidden layer reaches, in the order of `columns`."""
+        self._add_bias(layer + 1, by[: len(self.layers[layer + 1].shift)])
+        if self._skipped(layer):
+            self._add_bias(len(self.layers) - 1, by[len(self.layers[layer + 1].shift) :])
+
+    def _add_bias(self, layer: int, by: ExactArray) -> None:
+        here = self.layers[layer]
+        self.layers[layer] = replace(here, bias=Matrix.of(rationals.add(here.bias.exact()[:, 0], by)))
 
 
 def affine_layers(net: Network) -> list[Affine]:

@@ -1,6 +1,8 @@
 """The command line: parse, call the function of the same name, print, exit with 0, 1, 2, 3, 70 or 130."""
 
-from fiberscope.cli.commands import program
+from fiberscope.cli import commands as _one_network  # noqa: F401 - registers its commands
+from fiberscope.cli import comparing as _two_networks  # noqa: F401 - registers its commands
+from fiberscope.cli.program import program
 from fiberscope.cli.running import main, run
 
 __all__ = ["main", "program", "run"]

@@ -10,44 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fiberscope._version import __version__
 from fiberscope.cli.files import check_format, check_targets, load_network, network_files, theorem_keys, write_page
-from fiberscope.cli.options import BAD_INPUT, DONE, NO, UNDECIDED, common_options, worst
+from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, NO, common_options, worst
 from fiberscope.cli.output import document, emit, say
+from fiberscope.cli.program import FILE, PATH, program
 from fiberscope.cli.running import Work, working
 from fiberscope.errors import InputError, PartError
 
 if TYPE_CHECKING:
     from fiberscope.inspection import Inspection
 
-_EXIT_CODES = """
-Exit codes: 0 done or yes; 1 no, or redundant with --fail-on; 2 unusable input or options; 3 undecided; 70 a bug;
-130 interrupted, after printing what was proved so far.
-"""
-
-_PATH = click.Path()
-_FILE = click.Path(dir_okay=False)
-
-
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES, invoke_without_command=True,
-    subcommand_metavar="COMMAND [ARGS]...",
-)  # fmt: skip
-@click.version_option(__version__, message="fiberscope %(version)s")
-@click.pass_context
-def program(context: click.Context) -> int | None:
-    """Which networks are the same, what an architecture lets training do, and what is redundant in a network."""
-    if context.invoked_subcommand is not None:
-        return None
-    click.echo(context.get_help(), err=True)
-    return BAD_INPUT
-
 
 @program.command(
     short_help="What is redundant, what training can do, which theorems apply.",
     epilog="Example: fiberscope inspect model.onnx --domain '[0,1]' --html report.html",
 )
-@click.argument("paths", nargs=-1, required=True, type=_PATH)
+@click.argument("paths", nargs=-1, required=True, type=PATH)
 @click.option("--fail-on", type=click.Choice(["redundant"]), help="Exit with 1 if a network is redundant (for CI).")
 @common_options()
 def inspect(paths: tuple[str, ...], fail_on: str | None, **options: Any) -> int:
@@ -131,10 +109,10 @@ def _summary(result: Inspection) -> str:
     short_help="Remove neurons without changing the function, with a certificate.",
     epilog="Example: fiberscope reduce model.onnx -o small.onnx",
 )
-@click.argument("path", type=_PATH)
-@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Where the smaller network goes.")
+@click.argument("path", type=PATH)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where the smaller network goes.")
 @click.option(
-    "--certificate", type=_FILE, metavar="FILE", help="Where the certificate goes (default: OUTPUT.certificate.json)."
+    "--certificate", type=FILE, metavar="FILE", help="Where the certificate goes (default: OUTPUT.certificate.json)."
 )
 @click.option("--exact", "exact_only", is_flag=True, help="Only steps whose weights fit the dtype: nothing is rounded.")
 @click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the written weights.")
@@ -217,9 +195,9 @@ def _reduce_chains(path: str, output: str | None, exact_only: bool, options: dic
     short_help="Check a certificate between two files.",
     epilog="Example: fiberscope check small.onnx.certificate.json model.onnx small.onnx",
 )
-@click.argument("certificate", type=_PATH)
-@click.argument("f", type=_PATH)
-@click.argument("g", type=_PATH)
+@click.argument("certificate", type=PATH)
+@click.argument("f", type=PATH)
+@click.argument("g", type=PATH)
 @common_options(domain=False)
 def check(certificate: str, f: str, g: str, **options: Any) -> int:
     """Check a certificate between two files; exit 0 if it is accepted and 1 if not.
@@ -236,10 +214,13 @@ def check(certificate: str, f: str, g: str, **options: Any) -> int:
     proof, nets = Certificate.read(certificate), [load_network(path, options) for path in (f, g)]
     verdict = run(proof, *nets)
     body = verdict.to_dict()
-    body["certificate"] = {"path": certificate, "moves": len(proof.steps), "bound": proof.data["bound"]}
+    body["certificate"] = {
+        "path": certificate, "kind": proof.data["kind"], "moves": len(proof.steps) + len(proof.back),
+        "bound": proof.data.get("bound"),
+    }  # fmt: skip
     word = "accepted" if verdict.answer is Answer.YES else "rejected"
     emit("check", body, f"{word}: {verdict.reason}", nets, options, begin)
-    return {Answer.YES: DONE, Answer.NO: NO, Answer.UNDECIDED: UNDECIDED}[verdict.answer]
+    return EXIT_OF[verdict.answer.name]
 
 
 @program.command(
@@ -247,7 +228,7 @@ def check(certificate: str, f: str, g: str, **options: Any) -> int:
     short_help="The smallest known manifold that training cannot leave.",
     epilog="Example: fiberscope smallest-sim model.safetensors",
 )
-@click.argument("path", type=_PATH)
+@click.argument("path", type=PATH)
 @common_options(domain=False)
 def smallest_sim(path: str, **options: Any) -> int:
     """Find the smallest known invariant manifold of training that contains a network."""

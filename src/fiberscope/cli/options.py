@@ -13,6 +13,10 @@ DONE, NO, BAD_INPUT, UNDECIDED, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130
 _WORST_FIRST = (BAD_INPUT, UNDECIDED, NO, DONE)
 
 
+EXIT_OF = {"YES": DONE, "NO": NO, "UNDECIDED": UNDECIDED}
+"""Exit code of a verdict's answer."""
+
+
 def worst(codes: list[int]) -> int:
     """The exit code of a batch: 2 before 3 before 1 before 0.
 

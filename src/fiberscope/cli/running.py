@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
 
     0 done or yes, 1 no, 2 unusable input or options, 3 undecided, 70 a bug, 130 interrupted.
     """
-    from fiberscope.cli.commands import program
+    from fiberscope.cli import program
 
     try:
         code = program.main(args=list(argv), prog_name="fiberscope", standalone_mode=False)

@@ -201,7 +201,7 @@ def reduce(
     ((1, 1, 1), [[3.0]])
     """
     begin = time.perf_counter()
-    box = _box(net, domain)
+    box = net.domain(domain)
     clock = Budget.of(budget).start()
     target = _target(net, dtype, exact_only)
     _check_tolerance(tolerance, box, exact_only)
@@ -230,22 +230,6 @@ def reduce(
         theorems=("lossless-moves", "interval-enclosure") + (("lipschitz-difference",) if approximate else ()),
         limits=tuple(limits) + _source_limits(net), wall_s=time.perf_counter() - begin,
     )  # fmt: skip
-
-
-def _box(net: Network, domain: Box | str | None) -> Box:
-    if isinstance(domain, Box):
-        box = domain
-    elif domain is None:
-        box = Box.everywhere(net.widths[0])
-    elif domain == "file":
-        if net.source is None or net.source.box is None:
-            raise InputError("--domain file: the file stores no input box; give '[lo,hi]' or a JSON file")
-        box = net.source.box
-    else:
-        box = Box.parse(domain, net.widths[0])
-    if box.dimension != net.widths[0]:
-        raise InputError(f"domain has {box.dimension} inputs; the network takes {net.widths[0]}")
-    return box
 
 
 _DTYPES = ("float16", "float32", "float64")

@@ -1,0 +1,254 @@
+"""Equality of two networks as functions: YES with a certificate, NO with a counterexample, else UNDECIDED.
+
+Methods from cheap to dear (docs/theory/fibers): the same weights; sampled differences; the sound normal form; the full
+normal form; a structured search for a witness; reductions by exact bounds, then normal forms again; cells of the joint
+activation pattern with exact linear programs, helped by a MILP that proposes witnesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fiberscope._version import __version__
+from fiberscope.certificates import Certificate, check
+from fiberscope.domains import Box
+from fiberscope.errors import FiberscopeError, InputError
+from fiberscope.fibers.forms import NormalForm, canonical
+from fiberscope.fibers.witnesses import Counterexample, find_witness
+from fiberscope.network import Network
+from fiberscope.results import Answer, Assumption, Budget, Progress, Stopwatch, Verdict
+
+_Step = dict[str, Any]
+
+
+@dataclass
+class _Case:
+    """Two networks while methods are tried on them."""
+
+    f: Network
+    g: Network
+    domain: Box
+    clock: Stopwatch
+    seed: int
+    cells: int | None
+    progress: Progress | None
+    excluded: list[str] = field(default_factory=list)
+    assumes: tuple[Assumption, ...] = ()
+
+    def report(self, share: float, text: str) -> None:
+        if self.progress is not None:
+            self.progress(share, text)
+
+
+def equal(
+    f: Network, g: Network, domain: Box | str | None = None, *, budget: Budget | float | None = None,
+    progress: Progress | None = None, seed: int = 0,
+) -> Verdict:  # fmt: skip
+    """Decide whether two networks compute the same function.
+
+    f = g means f(x) = g(x) for every x in the domain, over the rationals that the weights are; with a softmax head up
+    to a common shift of the logits, with argmax up to the same largest logit.
+
+    Args:
+        f: a network.
+        g: another with as many inputs and outputs, of any widths and depth.
+        domain: a box, or text such as "[0,1]" or "file" (the box that f's file stores); default all of R^n.
+        budget: seconds, or a `Budget` with seconds and cells; None is no limit, and may take exponential time.
+        progress: called with (fraction, text).
+        seed: of the points that are tried.
+
+    Returns:
+        YES with a `Certificate` that `check` accepted, NO with a `Counterexample` replayed exactly, or UNDECIDED with
+        the reason and what was excluded.
+
+    Raises:
+        InputError: if inputs or outputs differ in number, or the domain does not fit.
+
+    Complexity: O(parameters) for permuted and rescaled copies; normal forms add a product and exact folding; the
+    complete method is exponential in the number of cells.
+    Source: arXiv 2605.18319 for the normal form; docs/theory/fibers.
+
+    >>> f = Network.from_arrays(([[2.0], [-1.0]], [0.0, 1.0]), ([[3.0, 1.0]], [0.0]))
+    >>> g = Network.from_arrays(([[-2.0], [1.0]], [2.0, 0.0]), ([[0.5, 6.0]], [0.0]))
+    >>> equal(f, g).answer.name
+    'YES'
+    >>> h = Network.from_arrays(([[-2.0], [1.0]], [2.0, 0.0]), ([[0.5, 7.0]], [0.0]))
+    >>> print(equal(f, h))
+    NO: f - g = -1 at output 0 for x = [1]
+    """
+    box = _domain(f, g, domain)
+    if f.head != g.head:
+        return Verdict(
+            Answer.UNDECIDED, f"f ends in {f.head or 'no head'} and g in {g.head or 'no head'}; equality is decided on "
+            "logits under one head", method="heads",
+        )  # fmt: skip
+    limits = Budget.of(budget)
+    case = _Case(f, g, box, limits.start(), seed, limits.cells, progress)
+    for k, (name, method) in enumerate(_METHODS.items()):
+        if k and case.clock.expired:
+            case.excluded.append(f"budget spent before {name}")
+            break
+        case.report(k / len(_METHODS), name)
+        verdict = method(case, name)
+        if verdict is not None:
+            return verdict
+    return Verdict(
+        Answer.UNDECIDED, "; ".join(case.excluded) or "no method applies", method="all methods", assumes=case.assumes,
+        theorems=("permutation-scaling", "canonical-form"),
+    )  # fmt: skip
+
+
+def assert_equal(
+    f: Network, g: Network, domain: Box | str | None = None, *, budget: Budget | float | None = None
+) -> None:
+    """Raise unless f and g are proved equal: for test suites.
+
+    Raises:
+        AssertionError: if they differ (the counterexample is shown) or it stays undecided (the reason is).
+
+    >>> net = Network.random((2, 3, 1), seed=0)
+    >>> assert_equal(net, net)
+    """
+    verdict = equal(f, g, domain, budget=budget)
+    if verdict.answer is not Answer.YES:
+        raise AssertionError(f"networks are not proved equal: {verdict}")
+
+
+def _domain(f: Network, g: Network, domain: Box | str | None) -> Box:
+    if (f.widths[0], f.widths[-1]) != (g.widths[0], g.widths[-1]):
+        raise InputError(
+            f"f maps {f.widths[0]} inputs to {f.widths[-1]} outputs, g {g.widths[0]} to {g.widths[-1]}; "
+            "expected the same numbers"
+        )
+    return f.domain(domain)
+
+
+def certificate(
+    f: Network, g: Network, domain: Box, steps: list[_Step] | tuple[_Step, ...], back: list[_Step] | tuple[_Step, ...]
+) -> Certificate:
+    """The certificate that the moves `steps` on f and `back` on g lead to one network."""
+    return Certificate.from_dict(
+        {
+            "schema": "fiberscope/certificate/1", "kind": "equality", "version": __version__,
+            "source": _party(f), "target": _party(g), "domain": domain.to_dict(),
+            "steps": list(steps), "back": list(back),
+        }
+    )  # fmt: skip
+
+
+def _party(net: Network) -> dict[str, Any]:
+    source = net.source
+    party: dict[str, Any] = {"digest": net.digest, "sha256": None if source is None else source.sha256}
+    return party if source is None or not source.path else {**party, "path": source.path}
+
+
+def _proved(case: _Case, method: str, proof: Certificate, reason: str, theorems: tuple[str, ...] = ()) -> Verdict:
+    verdict = check(proof, case.f, case.g)
+    if verdict.answer is not Answer.YES:
+        raise FiberscopeError(f"internal: the checker refuses the certificate of method {method}: {verdict.reason}")
+    return Verdict(
+        Answer.YES, f"equal on {case.domain}: {reason}", certificate=proof, method=method,
+        theorems=tuple(dict.fromkeys((*verdict.theorems, *theorems))),
+    )  # fmt: skip
+
+
+def _refuted(case: _Case, method: str, found: Counterexample, theorems: tuple[str, ...] = ()) -> Verdict:
+    return Verdict(Answer.NO, str(found), counterexample=found, method=method, theorems=theorems)
+
+
+# ---- the methods
+
+
+def _same_weights(case: _Case, name: str) -> Verdict | None:
+    if not case.f.same_as(case.g):
+        return None
+    return _proved(case, name, certificate(case.f, case.g, case.domain, [], []), "the same weights")
+
+
+def _sampled(case: _Case, name: str) -> Verdict | None:
+    found = find_witness(case.f, case.g, case.domain, case.clock, seed=case.seed, thorough=False)
+    return None if found is None else _refuted(case, name, found)
+
+
+def _by_forms(
+    case: _Case, name: str, forms: tuple[NormalForm, NormalForm], before: tuple[Any, Any] = ((), ())
+) -> Verdict | None:
+    if not forms[0].same_as(forms[1]):
+        return None
+    steps, back = ((*first, *form.moves) for first, form in zip(before, forms, strict=True))
+    count = len(steps) + len(back)
+    return _proved(case, name, certificate(case.f, case.g, case.domain, steps, back), f"{count} moves lead to one form")
+
+
+def _sound_form(case: _Case, name: str) -> Verdict | None:
+    first, second = (canonical(net, case.domain, linear_part=False) for net in (case.f, case.g))
+    return _by_forms(case, name, (first, second))
+
+
+def _normal_form(case: _Case, name: str) -> Verdict | None:
+    forms = tuple(canonical(net, case.domain) for net in (case.f, case.g))
+    verdict = _by_forms(case, name, (forms[0], forms[1]))
+    if verdict is None:
+        case.excluded.append("the normal forms differ")
+    return verdict
+
+
+def _witness(case: _Case, name: str) -> Verdict | None:
+    found = find_witness(case.f, case.g, case.domain, case.clock, seed=case.seed)
+    if found is None:
+        case.excluded.append("no witness among points at all scales, corners and beside kinks")
+    return None if found is None else _refuted(case, name, found)
+
+
+def _reduced(case: _Case, name: str) -> Verdict | None:
+    from fiberscope.reduction import reduce
+
+    if len(case.f.widths) + len(case.g.widths) <= 6:
+        return None
+    share = None if case.clock.left == float("inf") else Budget(case.clock.left / 4)
+    results = [reduce(net, case.domain, exact_only=True, budget=share) for net in (case.f, case.g)]
+    if not any(r.saved for r in results):
+        return None
+    forms = tuple(canonical(r.exact, case.domain) for r in results)
+    before = tuple([s for s in r.certificate.steps if s["move"] != "round"] for r in results)
+    verdict = _by_forms(case, name, (forms[0], forms[1]), (before[0], before[1]))
+    if verdict is None:
+        case.excluded.append("the normal forms of the reduced networks differ")
+    return verdict
+
+
+def _cells(case: _Case, name: str) -> Verdict | None:
+    from fiberscope.fibers.cells import decide_by_cells
+
+    if not all(layer.activation.pieces for net in (case.f, case.g) for layer in net.layers):
+        case.excluded.append("cells need piecewise-linear activations")
+        return None
+    if case.f.head is not None:
+        case.excluded.append("cells compare plain outputs only")
+        return None
+    outcome = decide_by_cells(case.f, case.g, case.domain, case.clock, cells=case.cells, progress=case.progress)
+    if outcome.answer is Answer.YES:
+        proof = Certificate.from_dict(outcome.certificate)
+        return _proved(case, name, proof, f"{outcome.cells} cells, the same affine map on each", ("case-tree",))
+    if outcome.answer is Answer.NO:
+        from fiberscope.fibers.witnesses import replayed
+
+        found = replayed(case.f, case.g, outcome.witness or ())
+        if found is not None:
+            return _refuted(case, name, found, ("case-tree",))
+    case.excluded.append(outcome.reason)
+    return None
+
+
+_METHODS: Mapping[str, Callable[[_Case, str], Verdict | None]] = {
+    "same weights": _same_weights,
+    "samples": _sampled,
+    "sound form": _sound_form,
+    "normal form": _normal_form,
+    "witness": _witness,
+    "reductions": _reduced,
+    "cells": _cells,
+}
+"""The methods in the order in which they are tried."""
