@@ -446,6 +446,11 @@ def _float_columns(values: FloatArray, factors: Sequence[Fraction]) -> FloatArra
         power.append(twos - q.denominator.bit_length() + 1)
     if max(abs(v) for v in odd) >= 2**53 or max(map(abs, power)) > 900:
         return None
+    if all(abs(v) == 1 for v in odd):
+        with np.errstate(over="ignore"):
+            out = values * np.ldexp(np.array(odd, dtype=np.float64), power)
+        size = np.abs(out[values != 0])
+        return out if not size.size or (size.min() > 1e-290 and size.max() < 1e290) else None
     ints, place = _odd_parts(values)
     bits = np.frexp(np.abs(ints).astype(np.float64))[1].max(axis=0, initial=0)
     if (bits + np.array([abs(v).bit_length() for v in odd]) > 53).any():

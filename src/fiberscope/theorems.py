@@ -212,8 +212,8 @@ _ROWS = (
         "Moves to a normal form keep the function",
         "Scaling a row by e and its outgoing column by 1/phi(e), permuting neurons, turning a row round by s(t) = "
         "e s(-t) + a t + b, folding neurons that are linear on the domain into a linear part, writing a "
-        "piecewise-linear s as ReLUs, shifting a kink that the next layer hides, and making one layer of neurons that read one neuron "
-        "each, keep f(x) for every x in the domain; so equal normal forms prove equal functions.",
+        "piecewise-linear s as ReLUs, shifting a kink that the next layer hides, and making one layer of neurons "
+        "that read one neuron each, keep f(x) for every x in the domain; so equal normal forms prove equal functions.",
         ("each move's own condition, replayed over Q by the checker",),
         ("gegenfurtner2026symmetries", "fiberscope"),
     ),
@@ -221,8 +221,8 @@ _ROWS = (
         "two-layer-form",
         "Two-layer piecewise-linear functions have one normal form",
         "On a box with interior f(x) = d + M x + sum_h J_h relu(alpha_h x + beta_h), with distinct hyperplanes that "
-        "meet the interior, the first nonzero weight of each alpha_h positive, alpha_h and beta_h primitive integers and "
-        "J_h != 0, is determined by f up to the order of the h.",
+        "meet the interior, the first nonzero weight of each alpha_h positive, alpha_h and beta_h primitive "
+        "integers and J_h != 0, is determined by f up to the order of the h.",
         (
             "one hidden layer with a piecewise-linear activation",
             "the domain has an interior",

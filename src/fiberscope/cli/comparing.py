@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fiberscope.cli.files import check_targets, load_network
-from fiberscope.cli.options import DONE, EXIT_OF, common_options
-from fiberscope.cli.output import emit
+from fiberscope.cli.files import check_targets, load_network, network_files, write_page
+from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, common_options
+from fiberscope.cli.output import document, emit, say
 from fiberscope.cli.program import FILE, PATH, program
 from fiberscope.cli.running import working
+
+if TYPE_CHECKING:
+    from fiberscope.network import Network
 
 
 @program.command(
@@ -39,12 +43,14 @@ def equal(f: str, g: str, certificate: str | None, **options: Any) -> int:
     with working(options) as work, work.progress() as progress:
         verdict = run(nets[0], nets[1], options["domain"], budget=work.budget, progress=progress, seed=options["seed"])
     body, text = verdict.to_dict(), f"{verdict.answer.name}: {verdict.reason}\n  method: {verdict.method}"
-    body["certificate"] = None
+    body["verdict"], body["certificate"] = verdict.answer.name, None
     if verdict.answer is Answer.YES:
         proof = verdict.certificate
         body["certificate"] = {
             "kind": proof.data["kind"],
             "moves": len(proof.steps) + len(proof.back),
+            "move_counts": dict(Counter(step["move"] for step in (*proof.steps, *proof.back))),
+            "cases": sum("leaf" in node for node in proof.data["nodes"]) if "nodes" in proof.data else None,
             "path": certificate,
         }
         if certificate:
@@ -52,9 +58,17 @@ def equal(f: str, g: str, certificate: str | None, **options: Any) -> int:
             text += f"\nwrote {certificate}: accepted by the checker (fiberscope check {certificate} {f} {g})"
     elif verdict.answer is Answer.NO:
         text += f"\n{verdict.counterexample.table()}"
-        body["counterexample"]["snippet"] = verdict.counterexample.snippet()
+        snippet = verdict.counterexample.snippet(*(_loading(net) for net in nets))
+        body["counterexample"]["snippet"] = f"import fiberscope as fs\n{snippet}"
     emit("equal", body, text, nets, options, begin)
     return work.code(EXIT_OF[verdict.answer.name])
+
+
+def _loading(net: Network) -> str:
+    """Python that reads the network again."""
+    source = net.source
+    part = f", part={source.part!r}" if source and source.part else ""
+    return f"fs.load({source.path if source else ''!r}{part})"
 
 
 @program.command(
@@ -82,3 +96,54 @@ def canonical(path: str, output: str | None, **options: Any) -> int:
         text += f"\nwrote {output}"
     emit("canonical", form.summary(), text, [net], options, begin)
     return DONE
+
+
+@program.command(
+    short_help="A name for the function of each network; equal ones are grouped.",
+    epilog="Example: fiberscope fingerprint zoo/ --resume zoo.jsonl --workers 8",
+)
+@click.argument("paths", nargs=-1, required=True, type=PATH)
+@click.option("--resume", type=FILE, metavar="FILE", help="Keep results here, line by line, and go on where it ended.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes.")
+@click.option("--cluster", metavar="ADDRESS", help="Dask scheduler to compute on, instead of workers.")
+@common_options(domain=False)
+def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None, cluster: str | None,
+                **options: Any) -> int:  # fmt: skip
+    """Name functions: two fs1: names are equal exactly if the functions are.
+
+    Where that is not proved for a network its name begins with fs1s: and equal names prove equality, different ones
+    nothing. PATHS are files, or folders that are searched for known formats.
+    """
+    from fiberscope.cli.fingerprints import fingerprint_files, groups_of, name_of, rows_of
+    from fiberscope.results import Budget
+
+    begin, files = time.perf_counter(), network_files(paths)
+    check_targets(options, reads=[*files, *([resume] if resume else [])])
+    with working(options) as work, work.progress() as progress:
+        budget = Budget(cancelled=lambda: work.interrupted)
+        run = fingerprint_files(
+            files, options, path=resume, workers=workers, cluster=cluster, budget=budget, progress=progress
+        )
+    rows = rows_of(run)
+    groups = groups_of(rows)
+    refused = sum("error" in row for row in rows)
+    counts = {
+        "files": len(files), "networks": len(rows) - refused, "refused": refused, "groups": len(groups),
+        "unfinished": run.cells - run.finished,
+    }  # fmt: skip
+    theorems = ["canonical-form", "two-layer-form", "three-layer-form", "tanh-identifiability"]
+    body = {"results": rows, "groups": groups, "counts": counts, "theorems": theorems}
+    if options["as_json"]:
+        say(document("fingerprint", body, [], options["seed"], begin))
+    else:
+        lines = [f"{row.get('fingerprint') or 'refused: ' + row['error']}  {name_of(row)}" for row in rows]
+        for group in groups:
+            lines += ["the same function:", *(f"  {name}" for name in group["networks"])]
+        if len(files) > 1:
+            lines.append(
+                f"{len(files)} files: {counts['networks']} networks, {len(groups)} groups of equal ones, "
+                f"{refused} refused" + (f", {counts['unfinished']} not done" if counts["unfinished"] else "")
+            )
+        say("\n".join(lines))
+    write_page(options, [body])
+    return work.code(BAD_INPUT if refused else DONE)

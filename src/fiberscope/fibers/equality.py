@@ -36,6 +36,7 @@ class _Case:
     progress: Progress | None
     excluded: list[str] = field(default_factory=list)
     assumes: tuple[Assumption, ...] = ()
+    sound: tuple[NormalForm, ...] = ()
 
     def report(self, share: float, text: str) -> None:
         if self.progress is not None:
@@ -184,6 +185,7 @@ def _by_forms(
 
 def _sound_form(case: _Case, name: str) -> Verdict | None:
     first, second = (canonical(net, case.domain, linear_part=False) for net in (case.f, case.g))
+    case.sound = (first, second)
     return _by_forms(case, name, (first, second))
 
 
@@ -196,10 +198,25 @@ def _normal_form(case: _Case, name: str) -> Verdict | None:
 
 
 def _witness(case: _Case, name: str) -> Verdict | None:
-    found = find_witness(case.f, case.g, case.domain, case.clock, seed=case.seed)
+    found = find_witness(case.f, case.g, case.domain, case.clock, seed=case.seed, targets=_unmatched(case.sound))
     if found is None:
         case.excluded.append("no witness among points at all scales, corners and beside kinks")
     return None if found is None else _refuted(case, name, found)
+
+
+def _unmatched(forms: tuple[NormalForm, ...]) -> list[tuple[Network, int, int]]:
+    """Neurons of the first layer in which two sound forms differ, as far as only one of them has them."""
+    nets = [form.as_network() for form in forms]
+    if len(nets) < 2 or any(net is None for net in nets):
+        return []
+    out = []
+    for k in range(min(len(form.biases) for form in forms) - 1):
+        keys = [form.keys(k) for form in forms]
+        for net, mine, other in zip(nets, keys, (set(keys[1]), set(keys[0])), strict=True):
+            out += [(net, k, i) for i, key in enumerate(mine) if key not in other and net is not None]
+        if out:
+            break
+    return out[:: max(1, len(out) // 32)]
 
 
 def _reduced(case: _Case, name: str) -> Verdict | None:

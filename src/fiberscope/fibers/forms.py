@@ -24,6 +24,8 @@ ExactArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 
 _SHIFTABLE = ("softmax", "log_softmax", "argmax")
+_SETTLED = ("scale", "permute", "flip")
+"""Moves after which a pass from below to above need not be repeated: they touch the rows and the columns above only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,18 @@ class NormalForm(Result):
     def fingerprint(self) -> str:
         """`fs1:<sha256>` where the form is proved unique, `fs1s:<sha256>` where it is only sound."""
         return f"{'fs1' if self.unique else 'fs1s'}:{self.digest}"
+
+    def as_network(self) -> Network | None:
+        """The form as a chain, None if it has a linear part or an empty layer."""
+        if self.skip is not None or min(self.widths) == 0:
+            return None
+        return Network.from_arrays(
+            *zip(self.weights, self.biases, strict=True), activation=self.activations, head=self.head
+        )
+
+    def keys(self, layer: int) -> list[Any]:
+        """Hashable (w, b) of every neuron of a layer, equal exactly when the rationals are."""
+        return _keys(self.weights[layer], self.biases[layer])
 
     def same_as(self, other: NormalForm) -> bool:
         """Whether two forms are equal, weight by weight."""
@@ -208,7 +222,7 @@ def canonical(net: Network, domain: Box | str | None = None, *, linear_part: boo
     >>> canonical(f).same_as(canonical(g)), canonical(g).same_as(canonical(h))
     (False, False)
     >>> print(canonical(Network.from_arrays(([[1.0], [-1.0]], [0, 0]), ([[1.0, -1.0]], [0]))).widths)
-    (1, 0, 1)
+    (1, 1)
     """
     return _form(net, normalised(net, domain, linear_part=linear_part), linear_part)
 
@@ -244,7 +258,7 @@ def normalised(net: Network, domain: Box | str | None = None, *, linear_part: bo
     if chain.head in _SHIFTABLE:
         chain.centre()
     seen = -1
-    while seen != len(chain.steps):
+    while seen < 0 or any(step["move"] not in _SETTLED for step in chain.steps[seen:]):
         seen = len(chain.steps)
         _drop_unread(chain)
         for layer in range(len(chain.weights) - 1):

@@ -107,6 +107,9 @@ def _offset_biases(chain: Chain, readers: dict[int, npt.NDArray[np.int64]]) -> l
     bias = chain.biases[1]
     if not readers:
         return [bias]
+    every = np.concatenate(list(readers.values()))
+    if len(np.unique(every)) < len(every):
+        return []  # a neuron that reads two hidden ones has c = 0, and moving one kink shows the other
     out = []
     for step in _OFFSETS:
         moved = rationals.fractions(bias).copy()
@@ -134,7 +137,8 @@ def common_traces(alpha: ExactArray, beta: ExactArray) -> list[tuple[int, int]]:
     [(0, 1)]
     """
     table = with_bias(alpha, beta)
-    near = np.array(table, dtype=np.float64)
+    near, odd = _floats(table)
+    odd = np.asarray(odd.any(axis=1))
     out = []
     for h in range(len(near) - 1):
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -142,10 +146,27 @@ def common_traces(alpha: ExactArray, beta: ExactArray) -> list[tuple[int, int]]:
         ratio[(near[h] == 0) | (near[h + 1 :] == 0)] = np.nan
         ordered = np.sort(ratio, axis=1)
         close = np.abs(np.diff(ordered, axis=1)) <= 16 * _EPS * np.abs(ordered[:, 1:]) + 1e-290
-        for g in np.flatnonzero(close.any(axis=1) | np.isinf(ratio).any(axis=1)).tolist():
+        for g in np.flatnonzero(close.any(axis=1) | np.isinf(ratio).any(axis=1) | odd[h] | odd[h + 1 :]).tolist():
             if _equal_ratios(table[h], table[h + 1 + g]):
                 out.append((h, h + 1 + g))
     return out
+
+
+def _floats(table: ExactArray) -> tuple[FloatArray, Mask]:
+    """Nearest float64, and which entries are too large or small for a relative error of 2^-53."""
+    try:
+        near = np.array(table, dtype=np.float64)
+    except OverflowError:
+        near = np.array([[_float(v) for v in row] for row in table], dtype=np.float64)
+    size = np.abs(near)
+    return near, np.asarray(((size < 1e-290) | ~np.isfinite(near)) & np.asarray(table != 0, dtype=bool))
+
+
+def _float(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf if value > 0 else -np.inf
 
 
 def _equal_ratios(a: ExactArray, b: ExactArray) -> bool:
@@ -161,12 +182,14 @@ def _bent(chain: Chain) -> Mask:
     of a hyperplane that reads i, f has four kinks there, of which only H_i is straight. Signs and sums are float64 with
     their errors; only what is certain counts.
     """
-    alpha, beta, jump = (np.array(v, dtype=np.float64) for v in (chain.weights[1], chain.biases[1], chain.weights[2]))
-    n1 = alpha.shape[1]
-    linear = np.zeros((len(jump), n1)) if chain.skip is None else np.array(chain.skip, dtype=np.float64)
+    n1 = chain.width(0)
+    skip = np.zeros((len(chain.weights[2]), n1)) if chain.skip is None else chain.skip
+    parts = [_floats(v) for v in (chain.weights[1], chain.biases[1].reshape(1, -1), chain.weights[2], skip)]
+    (alpha, _), (row, _), (jump, _), (linear, _) = parts
+    beta = row[0]
     rng = np.random.default_rng(0)
     done = np.zeros(n1, dtype=bool)
-    if n1 < 2 or not len(beta):
+    if n1 < 2 or not len(beta) or any(odd.any() for _, odd in parts):
         return done
     noise = 4 * _EPS * (len(beta) + 8) * (np.abs(linear) + np.abs(jump) @ np.abs(alpha)) + 1e-290
     typical = np.abs(beta) / np.maximum(np.abs(alpha).sum(axis=1), 1e-290)

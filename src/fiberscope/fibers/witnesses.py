@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,6 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _SHIFTABLE = ("softmax", "log_softmax", "argmax")
 _SCALES = (1.0, 0.1, 10.0, 100.0, 1000.0)
+_PATIENCE = 1.0
+"""Seconds for making a counterexample shorter."""
 _BATCH = 1 << 22
 """Entries of a batch of points times the widest layer."""
 
@@ -63,7 +65,15 @@ class Counterexample(Result):
         return "\n".join("  " + "  ".join(v.ljust(n) for v, n in zip(row, sizes, strict=True)).rstrip() for row in rows)
 
     def snippet(self, f: str = "f", g: str = "g") -> str:
-        """Python that shows the difference."""
+        """Python that shows the difference; in rational arithmetic where the file's dtype hides it."""
+        live = {i: v for i, v in enumerate(self.x) if v}
+        if self.exact and not self.shows_in_dtype:
+            entries = ", ".join(f"{i}: Fraction({str(v)!r})" for i, v in live.items())
+            point = f"[{{{entries}}}.get(i, 0) for i in range({len(self.x)})]"
+            return f"from fractions import Fraction\nx = {point}\nprint({f}.exact(x), {g}.exact(x))"
+        if len(live) <= 6 < len(self.x) // 2:
+            entries = "".join(f"\nx[{i}] = {_short(v)}" for i, v in live.items())
+            return f"import numpy as np\nx = np.zeros({len(self.x)}){entries}\nprint({f}(x), {g}(x))"
         point = ", ".join(_short(v) for v in self.x)
         return f"import numpy as np\nx = np.array([{point}])\nprint({f}(x), {g}(x))"
 
@@ -88,10 +98,12 @@ def _about(value: Any) -> str:
 
 def _listed(x: tuple[Fraction, ...]) -> str:
     live = [i for i, v in enumerate(x) if v]
-    if len(x) > 8 and len(live) <= 6:
-        return "0 except " + ", ".join(f"x[{i}] = {float(x[i]):.10g}" for i in live) if live else "0"
-    shown = ", ".join(f"{float(v):.10g}" for v in x[:8])
-    return f"[{shown}{', ...' if len(x) > 8 else ''}]"
+    if len(x) <= 8:
+        return f"[{', '.join(f'{float(v):.10g}' for v in x)}]"
+    if not live:
+        return "0"
+    shown = ", ".join(f"x[{i}] = {float(x[i]):.10g}" for i in live[:6])
+    return f"0 except {shown}" if len(live) <= 6 else f"{shown}, ... ({len(live)} of {len(x)} entries are not 0)"
 
 
 def replayed(f: Network, g: Network, x: Iterable[Any]) -> Counterexample | None:
@@ -161,15 +173,18 @@ def _argmax_gaps(low_f: Any, high_f: Any, low_g: Any, high_g: Any) -> list[Fract
 
 # ---- where to look
 
+Target = tuple[Network, int, int]
+"""A network, a hidden layer and a neuron of it that only one of the two functions seems to have."""
+
 
 def find_witness(
-    f: Network, g: Network, box: Box, clock: Stopwatch, *, seed: int = 0, thorough: bool = True
-) -> Counterexample | None:
+    f: Network, g: Network, box: Box, clock: Stopwatch, *, seed: int = 0, thorough: bool = True,
+    targets: Sequence[Target] = (),
+) -> Counterexample | None:  # fmt: skip
     """Look for an input of the box at which f and g differ; None proves nothing.
 
-    Floats screen many points (simple ones a person can type, random ones at several scales, corners, points beside
-    every kink); exact arithmetic decides. The difference must show at one of three points across a kink that only one
-    network has, and at a random point if an affine part differs.
+    Floats screen many points (simple ones a person can type, random ones at several scales, corners, points that drive
+    the targets, points beside kinks); exact arithmetic decides.
 
     Args:
         f: a network.
@@ -177,62 +192,55 @@ def find_witness(
         box: where to look.
         clock: stops between batches.
         seed: of the points.
-        thorough: also points beside kinks, and exact evaluation where floats see nothing.
+        thorough: also points at targets and kinks, and exact evaluation where floats see nothing.
+        targets: neurons to make active.
     """
     rng = np.random.default_rng(seed)
+    count = int(np.clip(2e7 / max(f.parameter_count, g.parameter_count), 16, 256))
     makers: list[Callable[[], FloatArray]] = [
-        lambda: simple_points(box, rng), lambda: _random_points(box, rng, 256), lambda: _corners(box, rng, 64),
+        lambda: simple_points(box, rng), lambda: _random_points(box, rng, count), lambda: _corners(box, rng, 64),
     ]  # fmt: skip
     if thorough:
+        makers += [lambda: _driving(targets, box, rng, clock)]
         makers += [lambda net=net: _beside_kinks(net, box, rng) for net in (f, g)]  # type: ignore[misc]
-        makers.append(lambda: _climbed(f, g, box, rng, clock))
-    unseen: list[FloatArray] = []
+        makers += [lambda: _climbed(f, g, box, rng, clock)]
     for make in makers:
         points = make()
-        size = float(np.sqrt(_BATCH / max(1, max(f.widths), max(g.widths))))
-        for start in range(0, len(points), max(16, int(size))):
-            part = points[start : start + max(16, int(size))]
+        doubtful: list[tuple[float, FloatArray]] = []
+        size = max(16, _BATCH // max(1, *f.widths, *g.widths))
+        for start in range(0, len(points), size):
+            part = points[start : start + size]
             gap, noise = difference(f, g, part)
             seen = np.flatnonzero(gap > noise)
             if seen.size:
                 found = _simplest(f, g, box, part[seen], gap[seen], clock)
                 if found is not None:
                     return found
-            unseen.append(part[:: max(1, len(part) // 4)][:4])
+            best = np.argsort(-gap / noise)[:3]
+            doubtful += [(float(gap[k] / noise[k]), part[k]) for k in best]
             if clock.expired:
                 return None
-    if not thorough:
-        return None
-    for x in np.concatenate(unseen) if unseen else []:
-        if clock.expired:
-            break
-        found = replayed(f, g, x.tolist())
-        if found is not None:
-            return found
+        if thorough:
+            for _, x in sorted(doubtful, key=lambda pair: -pair[0])[:4]:
+                found = None if clock.expired else replayed(f, g, x.tolist())
+                if found is not None:
+                    return found
     return None
 
 
 def difference(f: Network, g: Network, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """max_k |f_k - g_k| at each point in float64, and what rounding may explain of it. Both (B,)."""
+    """max_k |f_k - g_k| at each point in float64, and a size that rounding may well explain. Both (B,)."""
     with np.errstate(all="ignore"):
-        a, b = f(points), g(points)
+        sums = [net.preactivations(points) for net in (f, g)]
+        a, b = (net.layers[-1].activation(z[-1]) for net, z in zip((f, g), sums, strict=True))
         if f.head in _SHIFTABLE:
             a, b = a - a[:, :1], b - b[:, :1]
         gap = np.abs(a - b).max(axis=1)
-        noise = 1e-11 * (np.abs(a) + np.abs(b)).max(axis=1) + 1e-13 * _reach(f, points) + 1e-13 * _reach(g, points)
+        noise = 1e-300 + 1e-13 * np.max([np.abs(z).max(axis=1, initial=0.0) for part in sums for z in part], axis=0)
         if f.head == "argmax":
             gap = np.where(a.argmax(axis=1) != b.argmax(axis=1), np.inf, 0.0)
-    bad = ~np.isfinite(noise)
-    return np.where(bad, 0.0, gap), np.where(bad, np.inf, noise)
-
-
-def _reach(net: Network, points: FloatArray) -> FloatArray:
-    """A size that intermediate sums may have, from norms only."""
-    size = np.abs(points).max(axis=1, initial=0.0)
-    for layer in net.layers:
-        size = size * float(np.abs(layer.weight64).sum(axis=1).max(initial=0.0)) ** 0.5
-        size = size + float(np.abs(layer.bias64).max(initial=0.0))
-    return np.asarray(size)
+    bad = ~np.isfinite(noise) | np.isnan(gap)
+    return np.where(bad, 0.0, gap), np.where(bad, 1.0, noise)
 
 
 def _simplest(
@@ -268,10 +276,8 @@ def _shortened(f: Network, g: Network, box: Box, found: Counterexample, clock: S
 def _sparse(f: Network, g: Network, box: Box, x: FloatArray, enough: float, clock: Stopwatch) -> FloatArray:
     """Set entries to 0 by halves, then one by one, where the box allows and the difference stays."""
     free = np.flatnonzero((x != 0) & (box.lower <= 0) & (box.upper >= 0))
-    size = len(free)
-    rounds = 0
-    while size and rounds < 64 and not clock.expired:
-        rounds += 1
+    size, own = len(free), Stopwatch(_PATIENCE)
+    while size and not own.expired and not clock.expired:
         chunks = [free[k : k + size] for k in range(0, len(free), size)][:64]
         trials = np.repeat(x[None], len(chunks), axis=0)
         for row, chunk in zip(trials, chunks, strict=True):
@@ -314,61 +320,61 @@ def _random_points(box: Box, rng: np.random.Generator, count: int) -> FloatArray
 
 
 def _corners(box: Box, rng: np.random.Generator, count: int) -> FloatArray:
-    low = np.where(np.isfinite(box.lower), box.lower, -10.0)
-    high = np.where(np.isfinite(box.upper), box.upper, 10.0)
-    low, high = np.minimum(low, box.upper), np.maximum(high, box.lower)
+    low, high = _finite_ends(box)
     return np.asarray(np.where(rng.random((count, box.dimension)) < 0.5, low, high))
 
 
+def _driving(targets: Sequence[Target], box: Box, rng: np.random.Generator, clock: Stopwatch) -> FloatArray:
+    """Points at which the targets are active, and the way there, by steps along their gradient."""
+    out = [np.zeros((0, box.dimension))]
+    for net, layer, neuron in targets:
+        if clock.expired:
+            break
+        x = np.concatenate([_random_points(box, rng, 8)[:24], simple_points(box, rng)[:4]])
+        for step in (1.0, 1.0, 0.5, 2.0, 0.5, 4.0):
+            value, slope = _gradient(net, layer, neuron, x)
+            length = np.maximum((slope**2).sum(axis=1), 1e-290)
+            away = (step * (np.abs(value) + 1e-3 * np.sqrt(length)) / length)[:, None] * slope
+            x = np.clip(x + np.where(np.isfinite(away), away, 0.0), box.lower, box.upper)
+            out.append(x)
+        low, high = _finite_ends(box)
+        out.append(np.where(slope > 0, high, low))
+    return np.concatenate(out)
+
+
+def _gradient(net: Network, layer: int, neuron: int, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Pre-activation of a neuron and its gradient in x, (B,) and (B, n_0)."""
+    z = net.preactivations(x)
+    back = np.broadcast_to(net.layers[layer].weight64[neuron], (len(x), net.layers[layer].n_in))
+    for k in range(layer - 1, -1, -1):
+        back = (back * net.layers[k].activation.derivative(z[k])) @ net.layers[k].weight64
+    return z[layer][:, neuron], np.asarray(back, dtype=np.float64)
+
+
+def _finite_ends(box: Box) -> tuple[FloatArray, FloatArray]:
+    low = np.where(np.isfinite(box.lower), box.lower, np.minimum(-10.0, box.upper - 10.0))
+    high = np.where(np.isfinite(box.upper), box.upper, np.maximum(10.0, box.lower + 10.0))
+    return low, high
+
+
 def _beside_kinks(net: Network, box: Box, rng: np.random.Generator) -> FloatArray:
-    """Points beside and beyond the zero of hidden pre-activations, and the corners that drive first-layer neurons."""
-    out = []
+    """Points on either side of first-layer kinks, near and far, and the corners that drive those neurons."""
     first = net.layers[0]
     rows = np.arange(first.n_out) if first.n_out <= 512 else rng.choice(first.n_out, 512, replace=False)
     weight, bias = first.weight64[rows], first.bias64[rows]
-    low = np.where(np.isfinite(box.lower), box.lower, -10.0)
-    high = np.where(np.isfinite(box.upper), box.upper, 10.0)
-    out += [np.where(weight > 0, high, low), np.where(weight > 0, low, high)]
+    low, high = _finite_ends(box)
     norms = np.maximum((weight**2).sum(axis=1), 1e-290)
-    if box.dimension <= 64:
-        starts = np.repeat(_random_points(box, rng, 4), 1, axis=0)[:16]
-        for start in starts:
-            away = (weight @ start + bias) / norms
-            for step in (1.0, 1.001, 0.999, 1.3, 3.0):
-                out.append(start - step * away[:, None] * weight)
-        out.append(_crossings(net, box, rng))
-    else:
-        away = bias / norms
-        out += [-step * away[:, None] * weight for step in (1.01, 2.0, 10.0)]
+    out = [np.where(weight > 0, high, low), np.where(weight > 0, low, high)]
+    for start in _random_points(box, rng, 4)[:16] if box.dimension <= 64 else np.zeros((1, box.dimension)):
+        away = (weight @ start + bias) / norms
+        out += [start - step * away[:, None] * weight for step in (1.0, 1.001, 0.999, 1.3, 3.0)]
     return np.asarray(np.clip(np.concatenate(out), box.lower, box.upper))
-
-
-def _crossings(net: Network, box: Box, rng: np.random.Generator) -> FloatArray:
-    """Points where hidden pre-activations of deeper layers change sign along random segments, by bisection."""
-    a, b = (_random_points(box, rng, 48)[:240] for _ in range(2))
-    count = min(len(a), len(b))
-    a, b = a[:count], rng.permutation(b[:count])
-    out = []
-    for k in range(1, len(net.hidden)):
-        za, zb = net.preactivations(a)[k], net.preactivations(b)[k]
-        for i in range(min(net.layers[k].n_out, 64)):
-            live = np.flatnonzero((za[:, i] > 0) != (zb[:, i] > 0))[:4]
-            if not live.size:
-                continue
-            p, q, side = a[live], b[live], za[live, i] > 0
-            for _ in range(30):
-                middle = (p + q) / 2
-                same = (net.preactivations(middle)[k][:, i] > 0) == side
-                p, q = np.where(same[:, None], middle, p), np.where(same[:, None], q, middle)
-            out += [p, q, p + 1e-3 * (a[live] - b[live]), q - 1e-3 * (a[live] - b[live])]
-    return np.concatenate(out) if out else a[:0]
 
 
 def _climbed(f: Network, g: Network, box: Box, rng: np.random.Generator, clock: Stopwatch) -> FloatArray:
     """Random points moved coordinate by coordinate towards a larger difference."""
     x = np.concatenate([_random_points(box, rng, 16)[:48], _corners(box, rng, 16)])
-    low = np.where(np.isfinite(box.lower), box.lower, -100.0)
-    high = np.where(np.isfinite(box.upper), box.upper, 100.0)
+    low, high = _finite_ends(box)
     best, _ = difference(f, g, x)
     for _ in range(60):
         if clock.expired:
