@@ -465,7 +465,7 @@ def _float_columns(values: FloatArray, factors: Sequence[Fraction]) -> FloatArra
 
 def scale_rows(array: ExactArray, factors: Sequence[Fraction]) -> ExactArray:
     """Multiply row i of an (m, n) array, or entry i of an (m,) array, by factors[i], exactly."""
-    table = array.reshape(len(array), -1)
+    table = array if array.ndim == 2 else array[:, None]
     return scale_columns(table.T, factors).T.reshape(array.shape)
 
 

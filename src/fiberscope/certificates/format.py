@@ -365,6 +365,8 @@ _MOVES: dict[str, tuple[dict[str, Rule], dict[str, Rule]]] = {
     "resolve": ({}, {}),
     "shift": ({"neuron": _index, "by": _rational}, {}),
     "turn": ({"neuron": _index, "onto": _index, "ratio": _rational}, {}),
+    "fan": ({"neuron": _index, "other": _index, "reader": _index}, {}),
+    "corner": ({"neuron": _index, "other": _index, "reader": _index, "cut": _index}, {}),
     "unroll": ({}, {}),
     "flatten": ({}, {}),
     "centre": ({}, {}),

@@ -49,7 +49,7 @@ class Matrix:
     @classmethod
     def of(cls, array: ExactArray) -> Matrix:
         """From an exact array of shape (m, n), or (m,) as one column."""
-        table = array.reshape(len(array), -1)
+        table = array if array.ndim == 2 else array[:, None]
         if not rationals.is_rational(table):
             return cls(table.astype(np.float64, copy=False))
         near, tail = np.zeros(table.shape), np.zeros(table.shape)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fiberscope.cli.files import check_targets, load_network, network_files, write_page
+from fiberscope.cli.files import check_format, check_targets, load_network, network_files, write_page
 from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, common_options
 from fiberscope.cli.output import document, emit, say
 from fiberscope.cli.program import FILE, PATH, program
@@ -147,3 +147,63 @@ def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None,
         say("\n".join(lines))
     write_page(options, [body])
     return work.code(BAD_INPUT if refused else DONE)
+
+
+@program.command(
+    short_help="A certified enclosure of the largest difference of two networks on a box.",
+    epilog="Example: fiberscope distance before.onnx after.onnx --domain '[0,1]' --below 1e-3",
+)
+@click.argument("f", type=PATH)
+@click.argument("g", type=PATH)
+@click.option(
+    "--below", type=click.FloatRange(min=0, min_open=True), metavar="EPS",
+    help="Stop once decided whether every output differs by less: exit 0 if so, 1 if not, 3 if undecided.",
+)  # fmt: skip
+@common_options()
+def distance(f: str, g: str, below: float | None, **options: Any) -> int:
+    """Enclose the largest difference of any output of F and G on a box: [lower, upper].
+
+    The lower end is shown by an input, evaluated exactly; the upper end is proved, with every rounding error counted.
+    """
+    from fiberscope.fibers import distance as run
+
+    begin = time.perf_counter()
+    check_targets(options, reads=[f, g])
+    nets = [load_network(path, options) for path in (f, g)]
+    with working(options) as work, work.progress() as progress:
+        bound = run(
+            nets[0], nets[1], options["domain"], below=below, budget=work.budget, progress=progress,
+            seed=options["seed"],
+        )  # fmt: skip
+    emit("distance", bound.to_dict(), str(bound), nets, options, begin)
+    return work.code(DONE if bound.answer is None else EXIT_OF[bound.answer.name])
+
+
+@program.command(
+    short_help="Bring the neurons of one network into the order and scale of another.",
+    epilog="Example: fiberscope align base.safetensors tuned.safetensors -o aligned.safetensors",
+)
+@click.argument("f", type=PATH)
+@click.argument("g", type=PATH)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where the aligned G goes.")
+@common_options(domain=False)
+def align(f: str, g: str, output: str | None, **options: Any) -> int:
+    """Permute and rescale the hidden neurons of G so that its weights come near those of F; its function stays.
+
+    For merging, averaging and comparing models of one architecture.
+    """
+    from fiberscope.fibers import align as run
+    from fiberscope.io import save
+
+    begin = time.perf_counter()
+    check_targets(options, output, reads=[f, g])
+    if output:
+        check_format(output)
+    nets = [load_network(path, options) for path in (f, g)]
+    result = run(*nets)
+    text = f"{g} aligned with {f}\n{result}"
+    if output:
+        save(result.network, output, force=options["force"])
+        text += f"\nwrote {output}"
+    emit("align", result.to_dict(), text, nets, options, begin)
+    return DONE

@@ -233,6 +233,56 @@ class Chain:
             part[layer] = rationals.simplified(table)
         self.steps.append({"move": "turn", "neuron": int(neuron), "onto": int(onto), "ratio": str(ratio)})
 
+    def fan(self, neuron: int, other: int, reader: int) -> None:
+        """J relu(g - h) - J g = -J min(g, h) for g, h >= 0: read it as -J relu(z_g - relu(z_g - z_h)).
+
+        `reader` is J relu(u y_a - v y_b), the linear part reads a with -J u, and nothing else reads a or b.
+        """
+        below = self.last - 1
+        upper = rationals.fractions(self.weights[self.last]).copy()
+        u, v = upper[reader, neuron], -upper[reader, other]
+        for part in (self.weights, self.biases):
+            table = rationals.fractions(part[below]).copy()
+            table[neuron] = u * table[neuron]
+            table[other] = table[neuron] - v * table[other]
+            part[below] = rationals.simplified(table)
+        upper[reader, neuron], upper[reader, other] = Fraction(1), Fraction(-1)
+        self.weights[self.last] = rationals.simplified(upper)
+        self.weights[-1] = _negated_rows(self.weights[-1].T, [reader]).T
+        self._unread(neuron)
+        self.steps.append({"move": "fan", "neuron": int(neuron), "other": int(other), "reader": int(reader)})
+
+    def corner(self, neuron: int, other: int, reader: int, cut: int) -> None:
+        """P - relu(P - c) + relu(Q - P) = relu(c - relu(c - z_P) + relu(z_Q - z_P)) for P, Q, c >= 0.
+
+        `reader` reads p and q alone, with opposite signs and no bias, `cut` reads p alone: J1 relu(t y_p - t c / s);
+        the linear part makes the rest of J times the left side, and nothing else reads p or q.
+        """
+        below = self.last - 1
+        upper, bias = rationals.fractions(self.weights[self.last]).copy(), rationals.fractions(self.biases[self.last])
+        s, t = abs(upper[reader, neuron]), abs(upper[reader, other])
+        end = -s * bias[cut] / upper[cut, neuron]
+        for part, constant in ((self.weights, Fraction(0)), (self.biases, end)):
+            table = rationals.fractions(part[below]).copy()
+            first, second = s * table[neuron], t * table[other]
+            table[neuron], table[other] = constant - first, second - first
+            part[below] = rationals.simplified(table)
+        bias = bias.copy()
+        upper[reader, neuron], upper[reader, other], bias[reader] = Fraction(-1), Fraction(1), end
+        self.weights[self.last], self.biases[self.last] = rationals.simplified(upper), rationals.simplified(bias)
+        self._unread(neuron)
+        self._unread(other)
+        self._without(self.last, [cut])
+        step = {"move": "corner", "neuron": neuron, "other": other, "reader": reader, "cut": cut}
+        self.steps.append({name: v if name == "move" else int(v) for name, v in step.items()})
+
+    def _unread(self, neuron: int) -> None:
+        """The linear part no longer reads a neuron below the last hidden layer."""
+        if self.skip is not None:
+            skip = self.skip.copy()
+            skip[:, neuron] = 0 * skip[:, neuron]
+            self.skip = skip if bool((skip != 0).any()) else None
+
     def unroll(self) -> None:
         """Make one layer of the last two hidden ones when no neuron of the last one mixes those below it."""
         upper = rationals.fractions(self.weights[self.last])
@@ -340,7 +390,7 @@ def _gathered(columns: ExactArray, groups: Mapping[int, Sequence[tuple[int, Frac
         for i, phi in groups[j]:
             total = rationals.add(total, rationals.scale(columns[:, i], phi))
         sums.append(total)
-    if any(rationals.is_rational(s) for s in sums):
+    if any(rationals.is_rational(t) for t in (columns, *sums)):
         columns, sums = rationals.fractions(columns), [rationals.fractions(s) for s in sums]
     out = columns.copy()
     for j, total in zip(keys, sums, strict=True):

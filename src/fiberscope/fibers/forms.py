@@ -107,7 +107,7 @@ class NormalForm(Result):
         if self.skip is not None:
             state.update(b"skip" + rationals.canonical_bytes(self.skip))
         if not self.domain.is_everything:
-            state.update(json.dumps([self.domain.lower.tolist(), self.domain.upper.tolist()]).encode())
+            state.update(json.dumps([(self.domain.lower + 0.0).tolist(), (self.domain.upper + 0.0).tolist()]).encode())
         return state.hexdigest()
 
     @property
@@ -266,7 +266,7 @@ def normalised(net: Network, domain: Box | str | None = None, *, linear_part: bo
         if linear_part and len(chain.weights) > 1:
             _linear_part(chain)
             _drop_unread(chain)
-            if not _unroll(chain):
+            if not _unroll(chain) and not _exchange(chain):
                 _move_hidden(chain)
     return chain
 
@@ -354,7 +354,10 @@ def _linear_part(chain: Chain) -> None:
     """Last hidden layer: kinks written as ReLUs, linear neurons absorbed, the others turned to one side, merged."""
     layer = chain.last
     row = chain.activations[layer]
-    if row.pieces and row.name != "relu":
+    if row.pieces and len(row.pieces) == 1:
+        piece, size = row.pieces[0], chain.width(layer)
+        chain.absorb(list(range(size)), [piece.slope] * size, [piece.intercept] * size)
+    elif row.pieces and row.name != "relu":
         chain.resolve()
         _tidy(chain, layer)
     if chain.activations[layer].name == "relu":
@@ -406,8 +409,7 @@ def _unroll(chain: Chain) -> bool:
     if len(chain.weights) < 3:
         return False
     empty = not chain.width(chain.last) and chain.skip is None
-    pair = chain.activations[chain.last].name == "relu" and chain.activations[chain.last - 1].name == "relu"
-    if not empty and (not pair or (_nonzero(chain.weights[chain.last]).sum(axis=1) != 1).any()):
+    if not empty and (not _relu_pair(chain) or (_nonzero(chain.weights[chain.last]).sum(axis=1) != 1).any()):
         return False
     chain.unroll()
     return True
@@ -415,9 +417,7 @@ def _unroll(chain: Chain) -> bool:
 
 def _move_hidden(chain: Chain) -> None:
     """Shift every hidden first-layer kink to the boundary; turn round what then may be turned."""
-    if len(chain.weights) < 3 or not chain.width(chain.last):
-        return
-    if chain.activations[chain.last].name != "relu" or chain.activations[chain.last - 1].name != "relu":
+    if len(chain.weights) < 3 or not chain.width(chain.last) or not _relu_pair(chain):
         return
     for i in hidden_neurons(chain):
         upper, bias = chain.weights[chain.last], chain.biases[chain.last]
@@ -431,6 +431,52 @@ def _move_hidden(chain: Chain) -> None:
             for k, ratio in turns:
                 chain.turn(k, i, ratio)
             return  # the order and the orientations change: start again
+
+
+def _exchange(chain: Chain) -> bool:
+    """Undo one fan or corner, in which a neuron of one layer plays the part of one of the other."""
+    if len(chain.weights) < 3 or not _relu_pair(chain) or chain.skip is None:
+        return False
+    upper, bias = chain.weights[chain.last], chain.biases[chain.last]
+    seen, plus = _nonzero(upper), np.asarray(upper > 0, dtype=bool)
+    readers = seen.sum(axis=0)
+    for h in np.flatnonzero((seen.sum(axis=1) == 2) & (plus.sum(axis=1) == 1) & ~_nonzero(bias)).tolist():
+        first, second = int(np.flatnonzero(plus[h])[0]), int(np.flatnonzero(seen[h] & ~plus[h])[0])
+        jump = rationals.fractions(chain.weights[-1][:, h])
+        u, v = (abs(rationals.as_fraction(upper[h, i])) for i in (first, second))
+        paid = rationals.fractions(chain.skip[:, [first, second]])
+        if readers[first] == readers[second] == 1 and (paid[:, 0] == -u * jump).all() and not paid[:, 1].any():
+            chain.fan(first, second, h)
+            return True
+        for neuron, other in ((second, first), (first, second)):
+            cut = _cut(chain, h, neuron, other, readers, jump)
+            if cut is not None:
+                chain.corner(neuron, other, h, cut)
+                return True
+    return False
+
+
+def _cut(chain: Chain, h: int, neuron: int, other: int, readers: Any, jump: ExactArray) -> int | None:
+    """The neuron relu(t y_p - b) that completes a corner with reader h, if there is one."""
+    upper, bias = chain.weights[chain.last], chain.biases[chain.last]
+    if readers[other] != 1 or readers[neuron] != 2:
+        return None
+    cut = next(int(j) for j in np.flatnonzero(_nonzero(upper[:, neuron])) if j != h)
+    if _nonzero(upper[cut]).sum() != 1 or upper[cut, neuron] < 0 or bias[cut] >= 0:
+        return None
+    s, t = (abs(rationals.as_fraction(upper[h, i])) for i in (neuron, other))
+    drop = rationals.fractions(chain.weights[-1][:, cut]) * rationals.as_fraction(upper[cut, neuron])
+    paid = rationals.fractions(chain.skip[:, [neuron, other]]) if chain.skip is not None else None
+    if paid is None or (drop != -s * jump).any():
+        return None
+    # the reader may be turned either way: J relu(P - Q) + J Q = J relu(Q - P) + J P
+    turned = upper[h, neuron] > 0
+    wanted = (0 * jump, t * jump) if turned else (s * jump, 0 * jump)
+    return cut if all((paid[:, k] == wanted[k]).all() for k in (0, 1)) else None
+
+
+def _relu_pair(chain: Chain) -> bool:
+    return all(chain.activations[k].name == "relu" for k in (chain.last, chain.last - 1))
 
 
 def hidden_neurons(chain: Chain) -> list[int]:
