@@ -199,6 +199,20 @@ _ROWS = (
         ("marcotte2023abide", "du2018algorithmic"),
     ),
     Theorem(
+        "block-balance",
+        "The whole balance matrix of neurons with one activity is conserved",
+        "If the neurons of a block of one layer have equal slopes at every data point, on pieces through the origin "
+        "(always active, or active on the same inputs), then t_j.t_k - v_j.v_k is constant under gradient flow for "
+        "all j, k of the block, t_j = (w_j, b_j) and v_j the incoming and outgoing weights. Parameters that no data "
+        "point can move, such as all those of dead neurons, are constant.",
+        (
+            "the activity on the data does not change; a radius in theta within which it cannot is certified",
+            "the chain's weights are the parameters that are trained, without weight decay",
+        ),
+        ("marcotte2023abide", "gegenfurtner2026symmetries"),
+        "elementary; checked over Q against every gradient on hundreds of random networks",
+    ),
+    Theorem(
         "lossless-moves",
         "Elementary moves keep the function",
         "Dropping an unread neuron, folding a constant one into the next bias, merging neurons whose rows "

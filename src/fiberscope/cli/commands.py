@@ -13,7 +13,7 @@ import click
 from fiberscope.cli.files import check_format, check_targets, load_network, network_files, theorem_keys, write_page
 from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, NO, common_options, worst
 from fiberscope.cli.output import document, emit, say
-from fiberscope.cli.program import FILE, PATH, program
+from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.running import Work, working
 from fiberscope.errors import InputError, PartError
 

@@ -12,8 +12,8 @@ import click
 
 from fiberscope.cli.files import check_format, check_targets, load_network, network_files, write_page
 from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, common_options
-from fiberscope.cli.output import document, emit, say
-from fiberscope.cli.program import FILE, PATH, program
+from fiberscope.cli.output import described, emit, say
+from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.running import working
 
 if TYPE_CHECKING:
@@ -133,8 +133,9 @@ def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None,
     }  # fmt: skip
     theorems = ["canonical-form", "two-layer-form", "three-layer-form", "tanh-identifiability"]
     body = {"results": rows, "groups": groups, "counts": counts, "theorems": theorems}
+    data = described("fingerprint", body, [], options["seed"], begin)
     if options["as_json"]:
-        say(document("fingerprint", body, [], options["seed"], begin))
+        say(json.dumps(data, allow_nan=False))
     else:
         lines = [f"{row.get('fingerprint') or 'refused: ' + row['error']}  {name_of(row)}" for row in rows]
         for group in groups:
@@ -145,7 +146,7 @@ def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None,
                 f"{refused} refused" + (f", {counts['unfinished']} not done" if counts["unfinished"] else "")
             )
         say("\n".join(lines))
-    write_page(options, [body])
+    write_page(options, [data])
     return work.code(BAD_INPUT if refused else DONE)
 
 

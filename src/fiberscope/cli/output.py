@@ -67,15 +67,20 @@ def emit(
         options: of the command.
         begin: `time.perf_counter()` at its start.
     """
-    if options["as_json"]:
-        say(document(command, body, nets, options["seed"], begin))
-    else:
-        say(text)
-    write_page(options, [body])
+    data = described(command, body, nets, options["seed"], begin)
+    say(json.dumps(data, allow_nan=False) if options["as_json"] else text)
+    write_page(options, [data])
 
 
 def document(command: str, body: Mapping[str, Any], nets: Sequence[Network], seed: int, begin: float) -> str:
-    """The JSON document of a command: what was read and by whom, then the fields of the result."""
+    """The JSON document of a command, as text."""
+    return json.dumps(described(command, body, nets, seed, begin), allow_nan=False)
+
+
+def described(
+    command: str, body: Mapping[str, Any], nets: Sequence[Network], seed: int, begin: float
+) -> dict[str, Any]:
+    """The data of a command: what was read and by whom, then the fields of the result."""
     from fiberscope.results import jsonable
 
     inputs = [
@@ -84,4 +89,5 @@ def document(command: str, body: Mapping[str, Any], nets: Sequence[Network], see
     ]  # fmt: skip
     head = {"schema": f"fiberscope/{command}/1", "version": __version__, "inputs": inputs, "seed": seed}
     rest = {key: value for key, value in body.items() if key not in head}
-    return json.dumps(jsonable({**head, **rest, "wall_s": time.perf_counter() - begin}), allow_nan=False)
+    data: dict[str, Any] = jsonable({**head, **rest, "wall_s": time.perf_counter() - begin})
+    return data

@@ -1,69 +1,19 @@
-"""Parameter symmetries of chains: positive scalings, types of second-layer neurons, quotients by a partition."""
+"""Types of second-layer neurons and the dimension of the fiber of a three-layer ReLU network, from signs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
-from fiberscope.errors import InputError
 from fiberscope.network import Layer, Network
-from fiberscope.neurons import Classes
 from fiberscope.results import Assumption
+from fiberscope.symmetries.scalings import scaling_rank
 
 ExactArray = npt.NDArray[Any]
-
-
-def scaling_rank(net: Network) -> int:
-    """Dimension of the orbit of theta under positive scalings of its homogeneous neurons.
-
-    Neuron i of a hidden layer with s(t z) = t^d s(z), t > 0, has the generator g_i = (w_i, b_i) - d (column i above).
-    sum c_i g_i = 0 fixes the ratio of c_i and c_k along every nonzero weight between two such neurons and c_i = 0 at
-    every nonzero weight or bias that only one of them touches; so the rank is the number of neurons minus the
-    number of connected components that touch nothing else. O(parameters).
-
-    Returns:
-        The rank, a lower bound for the dimension of the fiber at theta (0 for tanh and other non-homogeneous ones).
-
-    >>> scaling_rank(Network.random((2, 3, 1), activation="relu", seed=0))
-    3
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    free = [layer.activation.homogeneity is not None for layer in net.hidden]
-    starts = np.cumsum([0, *(n if ok else 0 for n, ok in zip(net.widths[1:-1], free, strict=True))])
-    total = int(starts[-1])
-    if not total:
-        return 0
-    anchored = np.zeros(total, dtype=bool)
-    heads, tails = [], []
-    for k, layer in enumerate(net.layers):
-        support = np.asarray(layer.weight != 0, dtype=bool)
-        above = k < len(free) and free[k]
-        below = k > 0 and free[k - 1]
-        if above:
-            lonely = np.asarray(layer.bias != 0, dtype=bool)
-            if not below:
-                lonely = lonely | support.any(axis=1)
-            anchored[starts[k] : starts[k + 1]] |= lonely
-        if below and not above:
-            anchored[starts[k - 1] : starts[k]] |= support.any(axis=0)
-        if above and below:
-            i, j = np.nonzero(support)
-            heads.append(i + starts[k])
-            tails.append(j + starts[k - 1])
-    rows, columns = (np.concatenate(v) if v else np.zeros(0, dtype=np.int64) for v in (heads, tails))
-    graph = coo_array((np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(total, total))
-    count, component = connected_components(graph, directed=False)
-    held = np.zeros(count, dtype=bool)
-    held[component[anchored]] = True
-    return total - int((~held).sum())
 
 
 @dataclass(frozen=True)
@@ -198,60 +148,32 @@ def _hyperplanes_distinct(second: Layer) -> bool:
 
 
 def _has_hidden(weight: ExactArray, bias: ExactArray, types: NeuronTypes) -> bool:
+    return bool(_hidden(weight, bias, types))
+
+
+def _hidden(weight: ExactArray, bias: ExactArray, types: NeuronTypes) -> tuple[int, ...]:
     live = [i for i in range(len(bias)) if i not in set(types.dead)]
     if not live or bool(np.asarray(bias[live] >= 0, dtype=bool).any()):
-        return False
+        return ()
     negative = np.asarray(weight[live] < 0, dtype=bool)
     others = negative.sum(axis=1)[:, None] - negative
-    return bool((others == weight.shape[1] - 1).all(axis=0).any())
+    return tuple(np.flatnonzero((others == weight.shape[1] - 1).all(axis=0)).tolist())
 
 
-def quotient(net: Network, classes: Sequence[Classes]) -> Network:
-    """The reduced network of an equitable partition: R = (E^T E)^{-1} E_l^T W E_{l-1}, biases likewise.
+def hidden_neurons(net: Network) -> tuple[int, ...] | None:
+    """First-layer neurons of a three-layer ReLU network that hide behind the second layer, by strict signs.
 
-    It computes the same function with one neuron per class (theorem "reduced-network"). Exact over Q.
+    Neuron i is hidden when every second-layer neuron j that is not dead has c_j < 0 and u_jk < 0 for all k != i.
 
-    Args:
-        net: the network.
-        classes: one partition per hidden layer, equitable (`neurons.colour_classes`).
+    Returns:
+        Their indices, or None for other chains, where this is not decided. Source: arXiv 2605.18319.
 
-    Raises:
-        InputError: if the number of partitions differs from the number of hidden layers, or a layer has only nulls.
-
-    >>> from fiberscope.neurons import colour_classes
-    >>> net = Network.from_arrays(([[1.0], [1.0]], [0, 0]), ([[2.0, 3.0]], [0]), activation="softplus")
-    >>> quotient(net, colour_classes(net)).widths
-    (1, 2, 1)
+    >>> net = Network.from_arrays(([[1.0]], [0.0]), ([[2.0]], [-4.0]), ([[1.0]], [0.0]))
+    >>> hidden_neurons(net)
+    (0,)
     """
-    if len(classes) != len(net.hidden):
-        raise InputError(f"{len(classes)} partitions for {len(net.hidden)} hidden layers; give one for each")
-    if any(c.count == 0 for c in classes):
-        raise InputError(
-            "a hidden layer has only null neurons; the function is constant and has no quotient of width >= 1"
-        )
-    layers, below = [], None
-    for layer, here in zip(net.layers, [*classes, None], strict=True):
-        weight = layer.weight
-        if below is not None:
-            even = net.layers[len(layers) - 1].activation.parity == "even"
-            weight = _sums(weight.T, below, even).T
-        bias = layer.bias
-        if here is not None:
-            first = [members[0] for members in here.members]
-            weight, bias = weight[first], bias[first]
-        layers.append(replace(layer, weight=weight, bias=bias))
-        below = here
-    return net.with_layers(layers)
-
-
-def _sums(columns: ExactArray, classes: Classes, even: bool) -> ExactArray:
-    rows = []
-    for members in classes.members:
-        total = columns[members[0]]
-        for i in members[1:]:
-            factor = Fraction(classes.factors[i])
-            total = rationals.add(total, rationals.scale(columns[i], abs(factor) if even else factor))
-        rows.append(total)
-    if any(rationals.is_rational(r) for r in rows):
-        rows = [rationals.fractions(r) for r in rows]
-    return np.stack(rows)
+    row = net.activation
+    if net.depth != 3 or row is None or row.name != "relu":
+        return None
+    second = net.layers[1]
+    return _hidden(second.weight, second.bias, neuron_types(second.weight, second.bias))

@@ -1,0 +1,74 @@
+"""How many independent conservation laws a generic three-layer ReLU network has on all inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fiberscope.network import Network
+from fiberscope.results import Assumption, Rigor
+from fiberscope.symmetries.dimensions import fiber_dimension, neuron_types
+
+
+@dataclass(frozen=True)
+class LawCount:
+    """Number of independent conservation laws under gradient flow on all inputs, near theta.
+
+    Args:
+        value: the number where the hypotheses that code can check hold, else None.
+        formula: how it arises.
+        hypotheses: each with what code found.
+        rigor: GENERIC; that the listed laws are independent is a rank at generic theta, that there are no more was
+            measured (iterated Lie brackets on 17 networks) and is not proved.
+    """
+
+    value: int | None
+    formula: str
+    hypotheses: tuple[Assumption, ...]
+    rigor: Rigor = Rigor.GENERIC
+
+
+def block_law_count(active: int, width: int) -> int:
+    """Independent entries of the balance matrix of a linear block: a (a + 1) / 2, or a k - k (k - 1) / 2 if a > k.
+
+    The matrix of a neurons with k = (inputs) + 1 + (outputs) weights each is X G X^T, G an indefinite form on R^k; its
+    differential at X of rank k has a kernel of the dimension of the isometries of G, k (k - 1) / 2.
+
+    Args:
+        active: a, the number of neurons.
+        width: k, the parameters of one neuron.
+
+    >>> block_law_count(2, 4), block_law_count(4, 3), block_law_count(5, 3)
+    (3, 9, 12)
+    """
+    a, k = active, width
+    return a * (a + 1) // 2 if a <= k else a * k - k * (k - 1) // 2
+
+
+def law_count(net: Network) -> LawCount:
+    """n1 + s + laws(a) + d (n1 + 1 + n3) independent laws, laws(a) = `block_law_count`(a, n1 + 1 + n3).
+
+    For generic three-layer bottleneck ReLU networks with s split, d dead and a always-active second-layer neurons:
+    one balance for each first-layer and each split neuron, the balance matrix of the always-active block, all
+    parameters of dead neurons. If s + a = 0 only the output bias moves and there are M - n3. A hidden first-layer
+    neuron adds none. Source: arXiv 2605.18319 for the types; the count was measured.
+
+    >>> rows = ([[1.0, 2.0], [2.0, 1.0]], [1.0, 2.0]), ([[1.0, 2.0], [3.0, -1.0]], [1.0, 1.0]), ([[1.0, 1.0]], [0.0])
+    >>> law_count(Network.from_arrays(*rows)).value  # n1 = 2, one split, one active
+    4
+    """
+    found = fiber_dimension(net)
+    if found.theorem != "relu-fiber-dimension":
+        return LawCount(None, "", (_shape(net),))
+    if found.exact is None:
+        return LawCount(None, "", found.hypotheses)
+    _, n1, _, n3 = net.widths
+    types = neuron_types(net.layers[1].weight, net.layers[1].bias)
+    s, d, a = len(types.split), len(types.dead), len(types.active)
+    if not s + a:
+        return LawCount(net.parameter_count - n3, "M - n3: only the output bias moves", found.hypotheses)
+    value = n1 + s + block_law_count(a, n1 + 1 + n3) + d * (n1 + 1 + n3)
+    return LawCount(value, f"n1 + s + laws(a) + d (n1 + 1 + n3) with {types}", found.hypotheses)
+
+
+def _shape(net: Network) -> Assumption:
+    return Assumption(f"three affine layers with ReLU (found {net.depth}, {net.architecture})", True, False)
