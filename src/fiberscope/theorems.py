@@ -240,7 +240,7 @@ _ROWS = (
         (
             "one hidden layer with a piecewise-linear activation",
             "the domain has an interior",
-            "the output activation is injective",
+            "the last layer has no activation",
         ),
         ("gegenfurtner2026symmetries", "fiberscope"),
         "proved in the documentation: jumps of the gradient across each hyperplane are read off f",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fiberscope.certificates.cases import replay_cases
 from fiberscope.certificates.differences import difference
 from fiberscope.certificates.enclosures import Affine
 from fiberscope.certificates.format import METHODS, Certificate
@@ -119,7 +120,20 @@ def _reducing(state: State, step: dict[str, Any]) -> None:
     MOVES[step["move"]](state, step)
 
 
-_KINDS = {"reduction": _check_reduction, "equality": _check_equality}
+def _check_cases(proof: Certificate, f: Network, g: Network, box: Box) -> Verdict:
+    if f.head != g.head or (f.widths[0], f.widths[-1]) != (g.widths[0], g.widths[-1]):
+        return _no("target: its inputs, outputs or head are not those of the source", {"part": "target"})
+    refused = replay_cases(proof.data, f, g, box)
+    method, nodes = "replay of each case over the rationals", proof.data["nodes"]
+    if refused is not None:
+        reason = f"node {refused[0]}: {refused[1]}"
+        return Verdict(Answer.NO, reason, counterexample={"node": refused[0]}, method=method, theorems=("case-tree",))
+    cells = sum(node.get("leaf") == "equal" for node in nodes)
+    text = f"equal on {box}: the same function on {'its one cell' if cells == 1 else f'each of {cells} cells'}"
+    return Verdict(Answer.YES, text, certificate=proof, method=method, theorems=("case-tree",))
+
+
+_KINDS = {"reduction": _check_reduction, "equality": _check_equality, "cases": _check_cases}
 
 
 def _yes(proof: Certificate, state: State, box: Box) -> Verdict:

@@ -144,6 +144,8 @@ class Certificate(Result):
 
     def __str__(self) -> str:
         """One line: what is claimed and in how many moves."""
+        if "nodes" in self.data:
+            return f"certificate of {self.data['kind']}: equal, {len(self.data['nodes'])} nodes"
         bound = self.data.get("bound")
         claim = "equal" if bound is None else f"|f - g| <= {bound['constant']:.3g} + {bound['slope']:.3g} |x|"
         return f"certificate of a {self.data['kind']}: {claim}, {len(self.steps) + len(self.back)} moves"
@@ -410,9 +412,23 @@ def _bound(value: Any, where: str) -> None:
         _object(value, where, {"constant": _number, "slope": _number})
 
 
+def _node(value: Any, where: str) -> None:
+    if isinstance(value, dict) and "split" in value:
+        _object(value, where, {"split": _cut, "below": _index, "above": _index})
+    elif isinstance(value, dict) and value.get("leaf") == "empty":
+        _object(value, where, {"leaf": _text, "multipliers": _keyed(_rational)})
+    else:
+        _object(value, where, {"leaf": _choice("equal", "empty")})
+
+
+def _cut(value: Any, where: str) -> None:
+    _object(value, where, {"net": _choice("f", "g"), "layer": _index, "neuron": _index, "at": _rational})
+
+
 _DOCUMENTS: dict[str, dict[str, Rule]] = {
     "reduction": {"steps": _moves("step", REDUCING), "bound": _bound},
     "equality": {"steps": _moves("step", tuple(_MOVES)), "back": _moves("back", tuple(_MOVES))},
+    "cases": {"nodes": _many(_node, some=True)},
 }
 KINDS = tuple(_DOCUMENTS)
 

@@ -102,8 +102,8 @@ def _flip(state: State, step: Step) -> None:
     if slope and layer != len(state.layers) - 2:
         raise Refusal(f"turning {here.activation.label} round leaves a linear part; only the last hidden layer may")
     if shift:
-        columns = state.layers[layer + 1].weight.take_columns(neurons)
-        _set_bias(state, layer + 1, rationals.matmul(columns.exact(), np.full(len(neurons), float(shift))))
+        columns = state.columns(layer).take_columns(neurons)  # of the linear part too
+        state.shift(layer, rationals.matmul(columns.exact(), np.full(len(neurons), float(shift))))
     if slope:
         _pay(state, neurons, [Fraction(slope)] * len(neurons))
     turned = [Fraction(-1 if i in set(neurons) else 1) for i in range(state.width(layer))]
@@ -165,8 +165,14 @@ def _resolve(state: State, step: Step) -> None:
     _has_hidden(state, 1)
     here, last = state.layers[-2], state.layers[-1]
     pieces = here.activation.pieces
+    if here.activation.name == "sigmoid":  # 1/2 + tanh(t / 2) / 2
+        halves = [Fraction(1, 2)] * state.width(len(state.layers) - 2)
+        _set_bias(state, -1, rationals.matmul(last.weight.exact(), _vector(halves)))
+        state.layers[-2] = Affine(_row_times(here.weight, halves), _row_times(here.bias, halves), activation("tanh"))
+        state.layers[-1] = replace(state.layers[-1], weight=_column_times(last.weight, halves))
+        return
     if not pieces:
-        raise Refusal(f"{here.activation.label} is not piecewise linear")
+        raise Refusal(f"{here.activation.label} is neither piecewise linear nor a sigmoid")
     for left, right in zip(pieces, pieces[1:], strict=False):
         kink = left.hi
         if (
@@ -386,6 +392,8 @@ def _centre(state: State, step: Step) -> None:
     if state.skip is not None:
         raise CertificateError("centre comes before any move that leaves a linear part")
     last = state.layers[-1]
+    if last.activation.name != "identity":
+        raise Refusal(f"the head does not take the logits but {last.activation.label} of them")
     parts = []
     for part in (last.weight, last.bias):
         table = part.exact()

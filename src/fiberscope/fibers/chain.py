@@ -151,11 +151,7 @@ class Chain:
         """Remove neurons whose output is constant; the next bias takes it."""
         if not len(neurons):
             return
-        part = rationals.matmul(self.columns(layer, neurons), _vector(values))
-        size = len(self.weights[layer + 1])
-        self.biases[layer + 1] = rationals.add(self.biases[layer + 1], part[:size])
-        if len(part) > size:
-            self.biases[-1] = rationals.add(self.biases[-1], part[size:])
+        self._add_constant(layer, rationals.matmul(self.columns(layer, neurons), _vector(values)))
         self._without(layer, neurons)
         texts = [str(v) for v in values]
         self.steps.append({"move": "constant", "layer": layer, "neurons": [int(i) for i in neurons], "values": texts})
@@ -167,9 +163,7 @@ class Chain:
         index = list(neurons)
         sign, slope, shift = reflection(self.activations[layer]) or (1, 0, 0)
         if shift:
-            columns = self.weights[layer + 1][:, index]
-            ones = np.full(len(index), float(shift))
-            self.biases[layer + 1] = rationals.add(self.biases[layer + 1], rationals.matmul(columns, ones))
+            self._add_constant(layer, rationals.matmul(self.columns(layer, index), np.full(len(index), float(shift))))
         if slope:
             self._pay(index, [Fraction(slope)] * len(index))
         for rows in (self.weights, self.biases):
@@ -191,12 +185,23 @@ class Chain:
         self.steps.append({"move": "absorb", "neurons": [int(i) for i in neurons]})
 
     def resolve(self) -> None:
-        """Write a piecewise-linear last activation as ReLUs: m t + q + sum over kinks of (jump) relu(t - kink)."""
+        """Write a piecewise-linear last activation as ReLUs, a sigmoid as tanh.
+
+        s(t) = m t + q + sum over kinks of (jump of the slope) relu(t - kink); sigmoid(t) = 1/2 + tanh(t / 2) / 2.
+        """
         row = self.activations[self.last]
         pieces = row.pieces or ()
+        everyone = list(range(self.width(self.last)))
+        if row.name == "sigmoid":
+            half = Fraction(1, 2)
+            held = rationals.matmul(self.weights[-1], _vector([half] * len(everyone)))
+            self.biases[-1] = rationals.add(self.biases[-1], held)
+            for part, layer in ((self.weights, self.last), (self.biases, self.last), (self.weights, -1)):
+                part[layer] = rationals.scale(part[layer], half)
+            self.activations[self.last] = activation("tanh")
+            self.steps.append({"move": "resolve"})
         if row.name == "relu" or not pieces:
             return
-        everyone = list(range(self.width(self.last)))
         first = pieces[0]
         self._pay(everyone, [first.slope] * len(everyone))
         held = rationals.matmul(self.weights[-1], _vector([first.intercept] * len(everyone)))
@@ -334,6 +339,13 @@ class Chain:
         total = linear if self.skip is None else rationals.add(self.skip, linear)
         self.skip = total if bool((total != 0).any()) else None
         self.biases[-1] = rationals.add(self.biases[-1], rationals.matmul(columns, self.biases[self.last][neurons]))
+
+    def _add_constant(self, layer: int, part: ExactArray) -> None:
+        """Add what leaves neurons of a layer, in the order of `columns`, to the biases that it reaches."""
+        size = len(self.weights[layer + 1])
+        self.biases[layer + 1] = rationals.add(self.biases[layer + 1], part[:size])
+        if len(part) > size:
+            self.biases[-1] = rationals.add(self.biases[-1], part[size:])
 
     def _set_columns(self, layer: int, change: Any) -> None:
         self.weights[layer + 1] = change(self.weights[layer + 1])

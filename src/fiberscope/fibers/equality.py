@@ -225,7 +225,11 @@ def _reduced(case: _Case, name: str) -> Verdict | None:
     if len(case.f.widths) + len(case.g.widths) <= 6:
         return None
     share = None if case.clock.left == float("inf") else Budget(case.clock.left / 4)
-    results = [reduce(net, case.domain, exact_only=True, budget=share) for net in (case.f, case.g)]
+    try:
+        results = [reduce(net, case.domain, exact_only=True, budget=share) for net in (case.f, case.g)]
+    except InputError as exc:  # weights that no float dtype holds
+        case.excluded.append(f"reductions do not apply: {exc}")
+        return None
     if not any(r.saved for r in results):
         return None
     forms = tuple(canonical(r.exact, case.domain) for r in results)

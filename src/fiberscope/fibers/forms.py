@@ -255,7 +255,7 @@ def fingerprint(net: Network) -> str:
 def normalised(net: Network, domain: Box | str | None = None, *, linear_part: bool = True) -> Chain:
     """The chain of a network after all moves; without `linear_part` only those that need no skip."""
     chain = Chain.of(net, net.domain(domain))
-    if chain.head in _SHIFTABLE:
+    if chain.head in _SHIFTABLE and chain.activations[-1].name == "identity":
         chain.centre()
     seen = -1
     while seen < 0 or any(step["move"] not in _SETTLED for step in chain.steps[seen:]):
@@ -357,7 +357,7 @@ def _linear_part(chain: Chain) -> None:
     if row.pieces and len(row.pieces) == 1:
         piece, size = row.pieces[0], chain.width(layer)
         chain.absorb(list(range(size)), [piece.slope] * size, [piece.intercept] * size)
-    elif row.pieces and row.name != "relu":
+    elif row.name == "sigmoid" or (row.pieces and row.name != "relu"):
         chain.resolve()
         _tidy(chain, layer)
     if chain.activations[layer].name == "relu":

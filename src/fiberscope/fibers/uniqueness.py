@@ -23,7 +23,6 @@ ExactArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-_INJECTIVE = ("identity", "tanh", "sigmoid")
 _EPS = float(np.finfo(np.float64).eps)
 _LINES = 24
 _OFFSETS = (Fraction(8, 7), Fraction(5, 11), Fraction(23, 13))
@@ -36,9 +35,7 @@ def hypotheses_of(chain: Chain) -> tuple[str, tuple[Assumption, ...]]:
     """
     end = chain.activations[-1].label
     common = [
-        Assumption(
-            f"the output activation is injective (found {end})", True, end in _INJECTIVE and chain.head != "argmax"
-        ),
+        Assumption(f"the last layer has no activation (found {end})", True, end == "identity"),
         Assumption("the head is not argmax", True, chain.head != "argmax"),
     ]
     if len(chain.weights) <= 2:
@@ -58,7 +55,7 @@ def _two_layer(chain: Chain, common: list[Assumption]) -> tuple[str, tuple[Assum
     row = chain.activations[0].name
     if len(chain.weights) == 1 or row == "relu":
         return "two-layer-form", tuple(common)
-    if row in ("tanh", "sigmoid"):
+    if row == "tanh":
         moving = bool(np.asarray(chain.weights[0] != 0, dtype=bool).any(axis=1).all())
         common.append(Assumption("no hidden neuron is a constant that is no rational", True, moving))
         return "tanh-identifiability", tuple(common)
