@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fiberscope.certificates import Certificate, check
+from fiberscope.certificates.cases import exact_intervals
 from fiberscope.domains import Box
 from fiberscope.errors import CertificateError
 from fiberscope.fibers.cells import decide_by_cells
@@ -171,6 +172,29 @@ def test_other_networks_and_heads():
     assert check(claim(f, wide, [EQUAL]), f, wide).answer is Answer.NO
     smooth = Network.random((2, 2, 1), activation="tanh", seed=0)
     assert "piecewise linear" in check(claim(f, smooth, [EQUAL]), f, smooth).reason
+
+
+@pytest.mark.parametrize(
+    ("activation", "low", "high", "image"),
+    [
+        ("relu", None, None, (0, None)),
+        ("relu", -3, -1, (0, 0)),
+        ("relu", -3, 2, (0, 2)),
+        ("abs", -3, 2, (0, 3)),
+        ("abs", -3, None, (0, None)),
+        ("abs", 1, 2, (1, 2)),
+        ("hard_tanh", None, 0, (-1, 0)),
+        ("hard_tanh", None, None, (-1, 1)),
+        ("leaky_relu", None, 3, (None, 3)),
+        ("identity", -1, None, (-1, None)),
+    ],
+)
+def test_interval_arithmetic(activation, low, high, image):
+    ends = np.array([-np.inf if low is None else low]), np.array([np.inf if high is None else high])
+    net = Network.from_arrays(([[1.0]], [0.0]), ([[-2.0]], [1.0]), activation=activation)
+    taken, preactivations = exact_intervals(net, Box(*ends))
+    assert preactivations[0] == [(low, high)] and taken[1] == [image]
+    assert preactivations[1] == [tuple(None if v is None else 1 - 2 * v for v in reversed(image))]
 
 
 # ---- corruption

@@ -15,7 +15,7 @@ from fiberscope.domains import Box
 from fiberscope.errors import InputError, UnsupportedError
 from fiberscope.fibers.cells import decide_by_cells
 from fiberscope.network import Network
-from fiberscope.programs import Polyhedron, propose_witnesses, strict_solution
+from fiberscope.programs import Cut, Polyhedron, inner_point, propose_witnesses, strict_solution
 from fiberscope.results import Answer, Stopwatch
 
 FREE = Stopwatch(None)
@@ -158,6 +158,15 @@ def test_different_depths():
     (w1, b1), (w2, b2) = ((layer.weight, layer.bias) for layer in f.layers)
     g = Network.from_arrays((w1, b1), (np.eye(3), np.zeros(3)), (w2, b2))
     assert decide(f, g).answer is Answer.YES
+
+
+def test_layers_that_only_pass_values_need_no_split():
+    # relu(h) = h for h >= 0, and relu(1 - 2 relu(x)) has no sign; all signs follow from what the neurons take
+    f = Network.from_arrays(([[1.0]], [0.0]), ([[-2.0]], [1.0]), ([[1.0]], [0.0]))
+    g = Network.from_arrays(([[1.0]], [0.0]), ([[3.0]], [0.0]), ([[-0.5]], [1.0]), (ONE, [0.0]))
+    h = Network.from_arrays(([[1.0]], [0.0]), ([[4.0]], [0.0]), ([[-0.5]], [1.0]), (ONE, [0.0]))
+    assert decide(f, h).nodes == 1
+    assert decide(f, g).answer is Answer.NO
 
 
 # ---- domains
@@ -307,7 +316,37 @@ def test_small_changes_agree_with_samples(f, seed):
         assert np.array_equal(f(grid), g(grid))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_floats_only_propose(monkeypatch, seed):
+    """Linear programs that lie or give up cost time, never the answer."""
+    rng = np.random.default_rng(seed)
+    honest = Polyhedron.cut
+
+    def lying(self, row, label):
+        cut, labels = honest(self, row, label), tuple(rng.permutation(self.labels)[:2].tolist())
+        return [None, Cut(None, self, labels), Cut(self, None, labels), Cut(self, self), cut][rng.integers(5)]
+
+    monkeypatch.setattr(Polyhedron, "cut", lying)
+    monkeypatch.setattr("fiberscope.fibers.cells.find_witness", lambda *args, **options: None)
+    f, g = maxima(2, 2, seed)
+    box = Box.parse("[-3,2]", 2)
+    assert decide(f, g, box).answer is Answer.YES
+    assert decide(f, maxima(2, 2, seed, lift=2.0**-20)[1]).answer is Answer.NO
+
+
+def test_forgetting_prepared_layers_changes_nothing(monkeypatch):
+    f, g = maxima(2, 3, seed=0)
+    before = decide(f, g)
+    monkeypatch.setattr("fiberscope.fibers.cells._NODES", 3)
+    monkeypatch.setattr("fiberscope.certificates.cases._KEPT", 3)
+    assert decide(f, g).certificate == before.certificate
+
+
 # ---- limits and errors
+
+
+def test_the_clock_stops_exact_programs():
+    assert strict_solution([(1, -1), (-1, 1)], Stopwatch(0.0)) == (None, {})
 
 
 def test_limits():
@@ -353,6 +392,15 @@ def test_strict_solutions_or_proofs(rows):
         assert proof and min(proof.values()) > 0
         total = [sum(v * rows[i][c] for i, v in proof.items()) for c in range(len(rows[0]))]
         assert not any(total[:-1]) and total[-1] <= 0
+
+
+@settings(max_examples=40)
+@given(rows_of)
+def test_inner_points_exist_where_strict_solutions_do(rows):
+    near = inner_point(np.array(rows, dtype=float))
+    assert (near is not None) == (strict_solution(rows)[0] is not None)
+    if near is not None:
+        assert all(np.dot(row[:-1], near) + row[-1] > -1e-9 for row in rows)
 
 
 @settings(max_examples=30)

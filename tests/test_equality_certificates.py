@@ -36,7 +36,9 @@ def document(f, g, steps=(), back=(), domain=None):
 
 
 def state_of(net, domain=None):
-    return State.of(net, net.domain(domain), hollow=True)
+    state = State.of(net, net.domain(domain), rearranging=True)
+    state.hollow = True
+    return state
 
 
 def moved(net, *steps, domain=None):

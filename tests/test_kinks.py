@@ -54,7 +54,7 @@ def derivative(form, i, y):
 
 
 @given(form=small_forms(), seed=st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_jumps_are_one_sided_derivatives(form, seed):
     rng = np.random.default_rng(seed)
     for i in range(form.width):
@@ -65,7 +65,7 @@ def test_jumps_are_one_sided_derivatives(form, seed):
 
 
 @given(form=small_forms(), seed=st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_visible_exactly_where_some_face_point_shows_a_jump(form, seed):
     rng = np.random.default_rng(seed)
     for i, seen in enumerate(form.visible()):
@@ -119,7 +119,7 @@ def test_slabs_and_hidden_neurons(alpha, beta, jumps, linear, slabs, hidden):
 
 
 @given(form=small_forms(), seed=st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_slabs_against_values_of_g(form, seed):
     """g is constant in y_i below tau_i, and not just above it."""
     rng = np.random.default_rng(seed)
@@ -141,7 +141,7 @@ def test_slabs_against_values_of_g(form, seed):
 
 
 @given(form=small_forms())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_hidden_as_the_normal_form_finds_them(form):
     n1 = form.width
     upper = Network.from_arrays(
@@ -165,7 +165,7 @@ def test_hidden_as_the_normal_form_finds_them(form):
 
 
 @given(form=small_forms(), seed=st.integers(0, 100))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_bent_points_are_on_one_trace_with_jumps_on_both_sides(form, seed):
     for i in range(form.width):
         y = form.bent_point(i)
@@ -211,6 +211,21 @@ def test_exact_where_floats_cannot_tell():
     y = [Fraction(0), Fraction(10), Fraction(1)]
     assert form.jump(0, y) == (tiny,)
     assert form.bent_point(0) is not None
+
+
+def test_signs_where_float_sums_have_the_wrong_one():
+    """Decimal fractions in float64: alpha y + beta is off by an ulp of the terms, its sign often wrong."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(200):
+        alpha, y = rng.integers(1, 100, 30) / 10, rng.integers(1, 100, 30) / 10
+        total = float(np.dot(alpha, y))
+        beta = -total + float(rng.choice([-1, 1]) * np.spacing(total))
+        exact = sum(Fraction(a) * Fraction(b) for a, b in zip(alpha, y, strict=True)) + Fraction(beta)
+        form = form_of([[-1, *alpha]], [beta], [-1])  # D_0 = 1 where the sum is positive
+        assert form.jump(0, [0, *y]) == (1 if exact > 0 else 0,)
+        wrong += (np.dot(alpha, y) + beta) * float(exact) < 0
+    assert wrong > 20
 
 
 def test_equal_traces_modulo_the_prime_are_told_apart():

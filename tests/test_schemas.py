@@ -157,6 +157,111 @@ def test_the_other_commands(model: Path, tmp_path: Path) -> None:
     reached(SCHEMAS["demo"], printed("demo", "--out", tmp_path / "tour", "--json"))
 
 
+def bent(c: float = -6.0, b: float = 0.0) -> fs.Network:
+    """Two second-layer neurons that hide the first first-layer kink: b moves it, with c following, unseen."""
+    first, second = ([[1.0, 0.0], [0.0, 1.0]], [b, 0.0]), ([[2.0, -1.0], [1.0, -3.0]], [-4.0 - 2 * b, c - b])
+    return fs.Network.from_arrays(first, second, ([[1.0, 1.0]], [0.0]), activation="relu")
+
+
+def test_comparisons_of_all_outcomes(tmp_path: Path) -> None:
+    smooth = [fs.Network.random((2, 3, 1), activation="tanh", seed=k) for k in range(2)]
+    nets = {"f": bent(), "same": bent(b=-1.0), "other": bent(c=-5.75), "smooth": smooth[0], "smooth2": smooth[1]}
+    for name, net in nets.items():
+        fs.save(net, tmp_path / f"{name}.npz")
+    f = tmp_path / "f.npz"
+    cases = [(f, tmp_path / "same.npz", 0), (f, tmp_path / "other.npz", 1), (f, f, 0),
+             (tmp_path / "smooth.npz", tmp_path / "smooth2.npz", 1)]  # fmt: skip
+    seen = {}
+    for a, b, code in cases:
+        data = printed("equal", a, b, "--json", code=code)
+        reached(SCHEMAS["equal"], data)
+        seen[a.stem, b.stem] = data
+    proof = tmp_path / "proof.json"
+    written = printed("equal", f, tmp_path / "same.npz", "--certificate", proof, "--json")
+    reached(SCHEMAS["equal"], written)
+    assert written["certificate"]["path"] == str(proof) and seen["f", "same"]["certificate"]["path"] is None
+    assert sum(written["certificate"]["move_counts"].values()) == written["certificate"]["moves"] > 0
+    reached(SCHEMAS["check"], printed("check", proof, f, tmp_path / "same.npz", "--json"))
+    reached(SCHEMAS["check"], printed("check", proof, f, f, "--json", code=1))
+    assert seen["f", "other"]["counterexample"]["exact"] and not seen["smooth", "smooth2"]["counterexample"]["exact"]
+    reached(SCHEMAS["equal"], undecided(tmp_path))
+    for name, rows in (("x", [[1.0, -1.0], [0.0, 1.0], [0.0, -1.0]]), ("y", [[-1.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])):
+        biggest = fs.Network.from_arrays(
+            (rows, [0.0] * 3), ([[1.0, 1.0, -1.0]], [0.0]), ([[1.0]], [0.0]), activation="relu"
+        )
+        fs.save(biggest, tmp_path / f"{name}.npz")  # relu(max(x, y)), from either side
+    data = printed("equal", tmp_path / "x.npz", tmp_path / "y.npz", "--certificate", tmp_path / "tree.json", "--json")
+    reached(SCHEMAS["equal"], data)
+    assert data["certificate"]["kind"] == "cases" and data["certificate"]["cases"] >= 1
+    argv = ("check", tmp_path / "tree.json", tmp_path / "x.npz", tmp_path / "y.npz", "--json")
+    reached(SCHEMAS["check"], printed(*argv))
+
+
+def undecided(folder: Path) -> Any:
+    """Two networks that are told apart only by their heads."""
+    for name, head in (("plain", None), ("soft", "softmax")):
+        arrays = ([[1.0, 0.0]], [0.0]), ([[1.0], [2.0]], [0.0, 1.0])
+        fs.save(fs.Network.from_arrays(*arrays, activation="relu", head=head), folder / f"{name}.safetensors")
+    return printed("equal", folder / "plain.safetensors", folder / "soft.safetensors", "--json", code=3)
+
+
+def test_normal_forms_and_fingerprints(tmp_path: Path) -> None:
+    for k, net in enumerate([*networks(), bent(), bent(b=-1.0)]):
+        fs.save(net, tmp_path / f"{k:02}.npz")
+        form = printed("canonical", tmp_path / f"{k:02}.npz", "--json")
+        reached(SCHEMAS["canonical"], form)
+        assert form["fingerprint"].startswith("fs1:" if form["unique"] else "fs1s:")
+    reached(SCHEMAS["canonical"], printed("canonical", tmp_path / "00.npz", "--domain", "[0,1]", "--json"))
+    (tmp_path / "zz.npz").write_bytes(b"PK")
+    data = printed("fingerprint", tmp_path, "--json", code=2)
+    reached(SCHEMAS["fingerprint"], data)
+    assert data["groups"] and data["counts"]["refused"] == 1
+    for change in ({"groups": [{"fingerprint": "fs1:0", "networks": ["a", "b"]}]}, {"results": [{"path": "x"}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**data, **change}, SCHEMAS["fingerprint"])
+
+
+def test_alignments(tmp_path: Path) -> None:
+    for k in range(2):
+        fs.save(fs.Network.random((3, 5, 2), activation=("relu", "tanh")[k], seed=k), tmp_path / f"{k}.npz")
+        fs.save(fs.Network.random((3, 5, 2), activation=("relu", "tanh")[k], seed=k + 5), tmp_path / f"{k}b.npz")
+        reached(SCHEMAS["align"], printed("align", tmp_path / f"{k}.npz", tmp_path / f"{k}b.npz", "--json"))
+
+
+def test_distances(tmp_path: Path) -> None:
+    """The two differ by relu(z + 1/4) - relu(z) <= 1/4, and by 1/4 where x is large."""
+    for name, net in (("f", bent()), ("g", bent(c=-5.75, b=-1.0))):
+        fs.save(net, tmp_path / f"{name}.npz")
+    pair = (tmp_path / "f.npz", tmp_path / "g.npz", "--json", "--budget", "5")
+    for more, code, answer in (
+        (("--domain", "[0,9]"), 0, None), (("--domain", "[0,9]", "--below", "0.5"), 0, "YES"),
+        (("--domain", "[0,9]", "--below", "0.1"), 1, "NO"), (("--below", "0.5"), 3, "UNDECIDED"),
+    ):  # fmt: skip
+        data = printed("distance", *pair, *more, code=code)
+        reached(SCHEMAS["distance"], data)
+        assert data["answer"] == answer and data["lower"] <= 0.25
+        assert data["upper"] == "inf" or data["upper"] >= 0.25
+
+
+def described(node: Any, where: str) -> Any:
+    """Places of objects whose required fields are not exactly those they describe, or lack a type."""
+    if isinstance(node, dict):
+        if node.get("type") == "object" and "properties" in node and "required" not in node:
+            yield where
+        for key, item in node.items():
+            yield from described(item, f"{where}/{key}")
+    elif isinstance(node, list):
+        for k, item in enumerate(node):
+            yield from described(item, f"{where}/{k}")
+
+
+def test_required_fields_are_described() -> None:
+    for command in ("equal", "canonical", "fingerprint", "align", "distance", "fiber"):
+        assert list(described(SCHEMAS[command], command)) == []
+        for node in nodes(SCHEMAS[command]):
+            assert set(node.get("required", ())) <= set(node.get("properties", ())) or "properties" not in node
+
+
 def test_a_schema_refuses_what_is_wrong(model: Path) -> None:
     good = printed("inspect", model, "--json")
     schema = SCHEMAS["inspect"]
@@ -195,3 +300,17 @@ def test_real_networks(shared: Path) -> None:
         data = json.loads(done.stdout)
         reached(SCHEMAS["inspect"], data)
         assert all("\n" not in row.get("error", "") for row in data["results"])
+
+
+def test_fibers(tmp_path: Path) -> None:
+    dead = fs.Network.from_arrays(
+        ([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), ([[1.0, 2.0], [-1.0, 0.0], [1.0, -1.0]], [1.0, -1.0, 1.0]),
+        ([[1.0, 2.0, 3.0]], [0.0]), activation="relu",
+    )  # fmt: skip
+    for k, net in enumerate([*networks(), bent(), dead]):
+        fs.save(net, tmp_path / "net.npz", force=True)
+        data = printed("fiber", tmp_path / "net.npz", "--json")
+        reached(SCHEMAS["fiber"], data)
+        assert data["parameters"] == net.parameter_count, k
+    reached(SCHEMAS["fiber"], printed("fiber", tmp_path / "net.npz", "--html", tmp_path / "page.html", "--json"))
+    assert data["types"] == {"active": [0], "dead": [1], "split": [2]}

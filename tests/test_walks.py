@@ -198,7 +198,9 @@ def test_near_misses_change_one_number():
                     assert 0 < abs(after[place] - before[place]) <= abs(before[place]) / 2**9
     other, change = near_miss(single, "ulp", 3)
     assert {layer.weight.dtype.name for layer in other.layers} == {"float32"}
-    assert abs(np.float32(change["after"]) - np.float32(change["before"])) <= np.spacing(np.abs(np.float32(change["before"])))
+    assert abs(np.float32(change["after"]) - np.float32(change["before"])) <= np.spacing(
+        np.abs(np.float32(change["before"]))
+    )
 
 
 def test_requests_without_meaning_are_refused():

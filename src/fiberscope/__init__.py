@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from fiberscope.certificates import Certificate as Certificate
     from fiberscope.certificates import check as check
     from fiberscope.domains import Box as Box
+    from fiberscope.fibers import Alignment as Alignment
+    from fiberscope.fibers import Bound as Bound
     from fiberscope.fibers import Counterexample as Counterexample
+    from fiberscope.fibers import Fiber as Fiber
     from fiberscope.fibers import NormalForm as NormalForm
+    from fiberscope.fibers import align as align
     from fiberscope.fibers import assert_equal as assert_equal
     from fiberscope.fibers import canonical as canonical
+    from fiberscope.fibers import distance as distance
     from fiberscope.fibers import equal as equal
+    from fiberscope.fibers import fiber as fiber
     from fiberscope.fibers import fingerprint as fingerprint
     from fiberscope.inspection import Inspection as Inspection
     from fiberscope.inspection import inspect as inspect
@@ -46,7 +52,20 @@ _HOMES = {
     "activations": ("Activation", "activation"),
     "certificates": ("Certificate", "check"),
     "domains": ("Box",),
-    "fibers": ("Counterexample", "NormalForm", "assert_equal", "canonical", "equal", "fingerprint"),
+    "fibers": (
+        "Alignment",
+        "Bound",
+        "Counterexample",
+        "Fiber",
+        "NormalForm",
+        "align",
+        "assert_equal",
+        "canonical",
+        "distance",
+        "equal",
+        "fiber",
+        "fingerprint",
+    ),  # fmt: skip
     "inspection": ("Inspection", "inspect"),
     "invariants": ("SmallestSIM", "smallest_sim"),
     "io": ("load", "save", "to_onnx", "to_torch"),

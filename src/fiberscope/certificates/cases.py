@@ -3,19 +3,22 @@
 A split takes a pre-activation z that is affine in the inputs on its cell and sends z <= t below, z >= t above. The
 complement of finitely many hyperplanes is dense in the domain, so cells without interior may be left out: both networks
 are continuous. Pre-activations are combinations of the inputs, 1 and atoms relu(p), with p such a combination with
-coprime integers whose first coefficient is positive (relu(-p) = relu(p) - p). Networks with the same combination at
-their outputs are the same function whatever the signs of the atoms.
+coprime integers; where -p is met later, relu(-p) = relu(p) - p. Networks with the same combination at their outputs are
+the same function whatever the signs of the atoms. A pre-activation has one sign against a knot if it is constant on
+the cell, if exact interval arithmetic on the domain shows it, if all terms w h of it that are not constant on the cell
+have one sign by that arithmetic and so has the rest, or if an end of the domain or a split of the same normal does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from fiberscope import rationals
+from fiberscope.activations import Piece
 from fiberscope.certificates.format import rational
 from fiberscope.domains import Box
 from fiberscope.errors import CertificateError
@@ -26,6 +29,7 @@ Row = dict[int, int]
 Key = tuple[tuple[int, int], ...]
 Ends = dict[Key, tuple[Fraction | None, Fraction | None]]
 """For a direction, an integer vector, the interval that its product with x lies in."""
+Interval = tuple[Fraction | None, Fraction | None]
 Line = tuple[Key, Fraction, int]
 """(direction, end, way): an affine row is >= 0 where way * (direction . x - end) >= 0."""
 
@@ -119,7 +123,11 @@ class _Side:
     """One network: rows of pre-activations for the signs below them."""
 
     net: Network
-    first: Rows
+    taken: list[list[Interval]]
+    """What each layer takes on the domain, by exact interval arithmetic."""
+    intervals: list[list[Interval]]
+    """Likewise its pre-activations."""
+    first: Rows = field(default_factory=lambda: Rows([], 1))
     known: dict[tuple[int, ...], Rows] = field(default_factory=dict)
     size: int = 0
 
@@ -135,7 +143,10 @@ class _Replay:
         for i, (low, _) in enumerate(ends):
             row = {self.n: int(Fraction(low) * unit)} if self.fixed[i] else {i: unit}
             rows.append({c: v for c, v in row.items() if v})
-        self.nets = {name: _Side(net, self._affine(net, 0, Rows(rows, unit))) for name, net in (("f", f), ("g", g))}
+        self.nets = {}
+        for name, net in (("f", f), ("g", g)):
+            self.nets[name] = side = _Side(net, *exact_intervals(net, box))
+            side.first = self._affine(side, 0, Rows(rows, unit))
 
     def domain_ends(self) -> Ends:
         """What the domain says about each input."""
@@ -222,7 +233,7 @@ class _Replay:
             above = side.known.get(signs)
             if above is None:
                 values = self._activated(side.net, k, forms, found)
-                above = values if k + 1 == side.net.depth else self._affine(side.net, k + 1, values)
+                above = values if k + 1 == side.net.depth else self._affine(side, k + 1, values)
                 if side.size > _KEPT:
                     side.known.clear()
                     side.size = 0
@@ -231,42 +242,53 @@ class _Replay:
             forms = above
         return forms
 
-    def _affine(self, net: Network, k: int, below: Rows) -> Rows:
+    def _affine(self, side: _Side, k: int, below: Rows) -> Rows:
         """Pre-activations W h + b for forms h, with the knots of the activation."""
-        layer, n = net.layers[k], self.n
+        layer, n = side.net.layers[k], self.n
         weight, weight_unit = rationals.integers(layer.weight)
         bias, bias_unit = rationals.integers(layer.bias)
         unit = math.lcm(weight_unit.denominator * below.unit, bias_unit.denominator)
         times, plus = int(weight_unit * unit / below.unit), int(bias_unit * unit)
-        rows = []
-        for weights, b in zip(weight.tolist(), bias.tolist(), strict=True):
-            row = {n: plus * b}
-            for w, form in zip(weights, below.rows, strict=True):
-                if w:
-                    w *= times
-                    for c, v in form.items():
-                        row[c] = row.get(c, 0) + w * v
+        rows, intervals = [], []
+        for i, (weights, b) in enumerate(zip(weight.tolist(), bias.tolist(), strict=True)):
+            row, fixed, rises, falls = {n: plus * b}, plus * b, True, True
+            for w, form, (low, high) in zip(weights, below.rows, side.taken[k], strict=True):
+                if not w:
+                    continue
+                for c, v in form.items():
+                    row[c] = row.get(c, 0) + times * w * v
+                if all(c == n for c in form):
+                    fixed += times * w * form.get(n, 0)
+                else:
+                    positive, negative = low is not None and low >= 0, high is not None and high <= 0
+                    rises = rises and (positive if w > 0 else negative)
+                    falls = falls and (negative if w > 0 else positive)
             rows.append({c: v for c, v in row.items() if v})
+            low, high = side.intervals[k][i]
+            rest = Fraction(fixed, unit)
+            intervals.append((_most(low, rest) if rises else low, _least(high, rest) if falls else high))
         common = math.gcd(unit, *(v for row in rows for v in row.values()))
         unit, rows = unit // common, [{c: v // common for c, v in row.items()} for row in rows]
         ends = [piece.hi or Fraction(0) for piece in (layer.activation.pieces or ())[:-1]]
-        return Rows(rows, unit, [[self._knot(row, unit, end) for end in ends] for row in rows])
+        knots = [[self._knot(row, unit, end, pair) for end in ends] for row, pair in zip(rows, intervals, strict=True)]
+        return Rows(rows, unit, knots)
 
-    def _knot(self, form: Row, unit: int, end: Fraction) -> _Knot:
+    def _knot(self, form: Row, unit: int, end: Fraction, interval: Interval) -> _Knot:
         """The form z - t for one neuron and one knot t."""
         row = {c: v * end.denominator for c, v in form.items()}
         row[self.n] = row.get(self.n, 0) - end.numerator * unit
         row = {c: v for c, v in row.items() if v}
         common = math.gcd(*row.values()) or 1
         p, size = {c: v // common for c, v in row.items()}, Fraction(common, unit * end.denominator)
-        if all(c >= self.n and v > 0 for c, v in p.items()):  # atoms are >= 0
+        low, high = interval
+        if all(c == self.n and v > 0 for c, v in p.items()) or (low is not None and low >= end):
             return _Knot(p, size, 1, -1, False, None)
-        if all(c >= self.n and v < 0 for c, v in p.items()):
+        if all(c == self.n and v < 0 for c, v in p.items()) or (high is not None and high <= end):
             return _Knot(p, size, -1, -1, False, None)
-        key = tuple(sorted(p.items()))
-        turned = key[0][1] < 0
+        key, minus = tuple(sorted(p.items())), tuple(sorted((c, -v) for c, v in p.items()))
+        turned = minus in self.atoms
         if turned:
-            key = tuple((c, -v) for c, v in key)
+            key = minus
         atom = self.atoms.setdefault(key, self.n + 1 + len(self.atoms))
         return _Knot(p, size, 0, atom, turned, None if any(c > self.n for c in p) else _line(p, self.n))
 
@@ -293,6 +315,57 @@ class _Replay:
                     total[c] = total.get(c, 0) + times * v
             rows.append({c: v for c, v in total.items() if v})
         return Rows(rows, unit)
+
+
+def exact_intervals(net: Network, box: Box) -> tuple[list[list[Interval]], list[list[Interval]]]:
+    """What each layer takes and its pre-activations on a box, by interval arithmetic over Q; None is an infinite end.
+
+    Complexity: O(parameters) integer operations.
+
+    >>> net = Network.from_arrays(([[1.0]], [0.5]), ([[2.0]], [0.0]))
+    >>> exact_intervals(net, Box.everywhere(1))[0][1]
+    [(Fraction(0, 1), None)]
+    """
+    below: list[Interval] = [
+        (Fraction(low) if math.isfinite(low) else None, Fraction(high) if math.isfinite(high) else None)
+        for low, high in zip(box.lower.tolist(), box.upper.tolist(), strict=True)
+    ]
+    taken, out = [], []
+    for layer in net.layers:
+        taken.append(below)
+        weight, weight_unit = rationals.integers(layer.weight)
+        bias = rationals.fractions(layer.bias).tolist()
+        unit = math.lcm(1, *(q.denominator for pair in below for q in pair if q is not None))
+        ends = [tuple(None if q is None else int(q * unit) for q in pair) for pair in below]
+        here: list[Interval] = []
+        for weights, b in zip(weight.tolist(), bias, strict=True):
+            sums: list[Fraction | None] = []
+            for side in (0, 1):
+                terms = [(w, ends[j][side if w > 0 else 1 - side]) for j, w in enumerate(weights) if w]
+                known = [w * v for w, v in terms if v is not None]
+                sums.append(b + weight_unit * sum(known) / unit if len(known) == len(terms) else None)
+            here.append((sums[0], sums[1]))
+        out.append(here)
+        below = [_image(layer.activation.pieces or (), pair) for pair in here]
+    return taken, out
+
+
+def _image(pieces: Sequence[Piece], interval: Interval) -> Interval:
+    """The interval of values of a continuous piecewise-linear function on an interval."""
+    low, high = interval
+    values: list[Fraction] = []
+    down = up = False  # whether the values have no lower or upper end
+    for piece in pieces:
+        first = piece.lo if low is None else (low if piece.lo is None else max(low, piece.lo))
+        last = piece.hi if high is None else (high if piece.hi is None else min(high, piece.hi))
+        if first is not None and last is not None and first > last:
+            continue
+        values += [piece.slope * z + piece.intercept for z in (first, last) if z is not None]
+        if not piece.slope:
+            values.append(piece.intercept)
+        down |= (first is None and piece.slope > 0) or (last is None and piece.slope < 0)
+        up |= (first is None and piece.slope < 0) or (last is None and piece.slope > 0)
+    return (None if down else min(values)), (None if up else max(values))
 
 
 def _line(row: Row, n: int) -> Line:

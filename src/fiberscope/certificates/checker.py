@@ -87,7 +87,7 @@ def _check_equality(proof: Certificate, f: Network, g: Network, box: Box) -> Ver
         return _no(f"target: it takes {g.widths[0]} inputs, the source {f.widths[0]}", {"part": "target"})
     states = []
     for net, steps, name in ((f, proof.steps, "step"), (g, proof.back, "back")):
-        state = State.of(net, box, hollow=True)
+        state = State.of(net, box, rearranging=True)
         refused = _replayed(state, steps, name, rearrange)
         if refused is not None:
             return refused

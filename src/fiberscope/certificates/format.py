@@ -371,6 +371,7 @@ _MOVES: dict[str, tuple[dict[str, Rule], dict[str, Rule]]] = {
     "corner": ({"neuron": _index, "other": _index, "reader": _index, "cut": _index}, {}),
     "unroll": ({}, {}),
     "flatten": ({}, {}),
+    "hollow": ({}, {}),
     "centre": ({}, {}),
 }
 REDUCING = ("bound", "drop", "constant", "merge", "clear", "fold", "replace", "round")

@@ -133,7 +133,7 @@ def _constant(state: State, step: Step) -> None:
         low, high = state.preactivation(layer)
         for i, value in pending:
             flat = _is_flat(here.activation, float(low[i]), float(high[i]), value)
-            if not flat and not (state.hollow and _flat_by_signs(state, layer, i, value)):
+            if not flat and not (state.rearranging and _flat_by_signs(state, layer, i, value)):
                 raise Refusal(f"the output of neuron {i} is not proved to be {value} on the domain")
     columns = state.columns(layer)
     parts = [(i, value) for i, value in zip(neurons, values, strict=True) if value]

@@ -386,6 +386,10 @@ def _flatten(state: State, step: Step) -> None:
     state.layers, state.skip = [replace(last, weight=skip)], None
 
 
+def _hollow(state: State, step: Step) -> None:
+    state.hollow = True
+
+
 def _centre(state: State, step: Step) -> None:
     if state.head is None:
         raise Refusal("the network has no softmax or argmax head; its logits may not be shifted")
@@ -413,6 +417,7 @@ _OWN: dict[str, Callable[[State, Step], None]] = {
     "corner": _corner,
     "unroll": _unroll,
     "flatten": _flatten,
+    "hollow": _hollow,
     "centre": _centre,
 }
 _WITH_SKIP = ("drop", "merge", "constant")

@@ -42,7 +42,8 @@ class State:
         approximations: (before, after) of every approximate move that changed a weight.
         used_enclosures: whether a move rested on an enclosure.
         head: output head of the network.
-        hollow: whether a layer may lose all its neurons (on the way to a normal form).
+        rearranging: whether this is a side of an equality, on the way to a normal form.
+        hollow: whether a layer may lose all its neurons.
         skip: (n_out, n) linear part past the last hidden layer, None for zero.
     """
 
@@ -52,15 +53,16 @@ class State:
     approximations: list[tuple[list[Affine], list[Affine]]] = field(default_factory=list)
     used_enclosures: bool = False
     head: str | None = None
+    rearranging: bool = False
     hollow: bool = False
     skip: Matrix | None = None
     _snapshot: Snapshot | None = None
     _tracks: list[_Track] = field(default_factory=list)
 
     @classmethod
-    def of(cls, net: Network, box: Box, *, hollow: bool = False) -> State:
+    def of(cls, net: Network, box: Box, *, rearranging: bool = False) -> State:
         """The state before the first move."""
-        return cls(affine_layers(net), box.lower, box.upper, head=net.head, hollow=hollow)
+        return cls(affine_layers(net), box.lower, box.upper, head=net.head, rearranging=rearranging)
 
     def width(self, layer: int) -> int:
         """Number of neurons of a layer."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fiberscope.cli.files import check_format, check_targets, load_network, network_files, theorem_keys, write_page
+from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, NO, common_options, worst
 from fiberscope.cli.output import document, emit, say
-from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.running import Work, working
 from fiberscope.errors import InputError, PartError
 

@@ -1,4 +1,4 @@
-"""Commands about which networks are the same: equal, canonical, fingerprint."""
+"""Commands about which networks are the same: equal, distance, align, canonical, fingerprint, fiber."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fiberscope.cli.files import check_format, check_targets, load_network, network_files, write_page
+from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, common_options
 from fiberscope.cli.output import described, emit, say
-from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.running import working
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fiberscope.network import Network
+
+_WALKED = 300
+"""Hidden neurons up to which members are sampled: their weights are rationals."""
 
 if TYPE_CHECKING:
     from fiberscope.network import Network
@@ -141,9 +149,11 @@ def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None,
         for group in groups:
             lines += ["the same function:", *(f"  {name}" for name in group["networks"])]
         if len(files) > 1:
+            several = "" if len(groups) == 1 else "s"
+            unfinished = f", {counts['unfinished']} not done" if counts["unfinished"] else ""
             lines.append(
-                f"{len(files)} files: {counts['networks']} networks, {len(groups)} groups of equal ones, "
-                f"{refused} refused" + (f", {counts['unfinished']} not done" if counts["unfinished"] else "")
+                f"{len(files)} files: {counts['networks']} networks, {len(groups)} group{several} of equal ones, "
+                f"{refused} refused{unfinished}"
             )
         say("\n".join(lines))
     write_page(options, [data])
@@ -173,7 +183,7 @@ def distance(f: str, g: str, below: float | None, **options: Any) -> int:
     nets = [load_network(path, options) for path in (f, g)]
     with working(options) as work, work.progress() as progress:
         bound = run(
-            nets[0], nets[1], options["domain"], below=below, budget=work.budget, progress=progress,
+            nets[0], nets[1], nets[0].domain(options["domain"]), below=below, budget=work.budget, progress=progress,
             seed=options["seed"],
         )  # fmt: skip
     emit("distance", bound.to_dict(), str(bound), nets, options, begin)
@@ -204,7 +214,54 @@ def align(f: str, g: str, output: str | None, **options: Any) -> int:
     result = run(*nets)
     text = f"{g} aligned with {f}\n{result}"
     if output:
-        save(result.network, output, force=options["force"])
-        text += f"\nwrote {output}"
+        target = nets[1].dtype
+        save(_rounded(result.network, target), output, force=options["force"], drop_in=False)
+        text += f"\nwrote {output}: weights rounded to {target.name}"
     emit("align", result.to_dict(), text, nets, options, begin)
+    return DONE
+
+
+def _rounded(net: Network, dtype: np.dtype[Any]) -> Network:
+    """The network with its weights rounded to a float type."""
+    from dataclasses import replace
+
+    from fiberscope import rationals
+
+    return net.with_layers(
+        [
+            replace(row, weight=rationals.rounded(row.weight, dtype), bias=rationals.rounded(row.bias, dtype))
+            for row in net.layers
+        ]
+    )
+
+
+@program.command(
+    short_help="All parameters of a network's function: dimension, types, equations, samples.",
+    epilog="Example: fiberscope fiber model.onnx --html fiber.html",
+)
+@click.argument("path", type=PATH)
+@click.option("--samples", type=click.IntRange(min=0), default=4, show_default=True, help="Random members to draw.")
+@common_options(domain=False)
+def fiber(path: str, samples: int, **options: Any) -> int:
+    """Describe the set of all parameters that compute the function of a network.
+
+    The page of --html draws the kinks in a two-dimensional slice of input space and a sampled walk in the fiber.
+    """
+    from fiberscope.fibers import fiber as run
+    from fiberscope.fibers.slices import kinks_in_slice, sampled_walk
+
+    begin = time.perf_counter()
+    check_targets(options, reads=[path])
+    net = load_network(path, options)
+    found = run(net)
+    linear = all(row.activation.pieces for row in net.layers)
+    cut = kinks_in_slice(net, seed=options["seed"]) if options["html"] and linear else None
+    walk = sampled_walk(found, cut, samples, seed=options["seed"]) if net.hidden_count <= _WALKED else []
+    body = {**found.to_dict(), "slice": None if cut is None else cut.to_dict(), "walk": walk}
+    text = f"{path}\n{found}"
+    if walk:
+        text += f"\nsampled members: {len(walk)}, each exactly equal, by " + "; ".join(
+            ", ".join(dict.fromkeys(step["moves"])) or "no move" for step in walk
+        )
+    emit("fiber", body, text, [net], options, begin)
     return DONE

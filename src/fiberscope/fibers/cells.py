@@ -18,6 +18,7 @@ import numpy as np
 
 from fiberscope import rationals
 from fiberscope._version import __version__
+from fiberscope.certificates.cases import exact_intervals
 from fiberscope.domains import Box
 from fiberscope.errors import FiberscopeError, InputError, UnsupportedError
 from fiberscope.fibers.witnesses import find_witness
@@ -28,6 +29,9 @@ from fiberscope.results import Answer, Progress, Stopwatch
 Form = dict[int, int]
 """Integer coefficients by column: inputs 0 .. n - 1, the constant n, then atoms. No zeros."""
 Key = tuple[tuple[int, int], ...]
+_Interval = tuple[Fraction | None, Fraction | None]
+Ends = dict[Key, _Interval]
+"""For a direction, a primitive integer vector, the interval that its product with the inputs lies in."""
 
 _NODES = 50_000
 """Prepared layers kept before the memory is emptied."""
@@ -65,7 +69,7 @@ class Outcome:
 class _Knot:
     """z - t = size * p for one knot t of a neuron, p primitive; `atom` is relu of p or of -p (`turned`).
 
-    `side` is its sign where that is plain, else 0.
+    `side` is its sign where z is constant, or signs of what the neuron takes or its enclosure show it, else 0.
     """
 
     at: Fraction
@@ -98,30 +102,35 @@ class _Outputs:
 
 
 class _Atoms:
-    """All atoms met so far: their forms, and for those affine in the inputs a direction and a threshold."""
+    """All atoms met so far: their forms, and for those affine in the inputs where they are positive.
+
+    An atom is oriented as it was met first: only its negative, met later, is turned.
+    """
 
     def __init__(self, n: int) -> None:
         self.n = n
         self.names: dict[Key, int] = {}
         self.forms: dict[int, Form] = {}
-        self.lines: dict[int, tuple[Key, Fraction]] = {}
+        self.lines: dict[int, tuple[Key, Fraction, int]] = {}
+        """(direction, end, way): the argument of relu is >= 0 where way * (direction . x - end) >= 0."""
 
     def find(self, form: Form) -> tuple[int, bool]:
         """(atom, turned) of a primitive form."""
         key = tuple(sorted(form.items()))
-        turned = key[0][1] < 0
-        if turned:
-            key = tuple((c, -v) for c, v in key)
         atom = self.names.get(key)
-        if atom is None:
-            atom = self.names[key] = self.n + 1 + len(self.names)
-            self.forms[atom] = dict(key)
-            if key[-1][0] <= self.n:
-                normal = tuple((c, v) for c, v in key if c < self.n)
-                size = math.gcd(*(v for _, v in normal))
-                line = tuple((c, v // size) for c, v in normal)
-                self.lines[atom] = line, Fraction(-dict(key).get(self.n, 0), size)
-        return atom, turned
+        if atom is not None:
+            return atom, False
+        atom = self.names.get(tuple((c, -v) for c, v in key))
+        if atom is not None:
+            return atom, True
+        atom = self.names[key] = self.n + 1 + len(self.names)
+        self.forms[atom] = form
+        if key[-1][0] <= self.n:
+            normal = [(c, v) for c, v in key if c < self.n]
+            size = math.gcd(*(v for _, v in normal)) * (1 if normal[0][1] > 0 else -1)
+            line = tuple((c, v // size) for c, v in normal)
+            self.lines[atom] = line, Fraction(-form.get(self.n, 0), size), 1 if size > 0 else -1
+        return atom, False
 
     def affine(self, atom: int) -> bool:
         return atom in self.lines
@@ -130,8 +139,10 @@ class _Atoms:
 class _Net:
     """One network with integer weights, evaluated on forms; results are shared by all cells of the same signs."""
 
-    def __init__(self, net: Network, atoms: _Atoms, inputs: list[tuple[Form, Fraction]]) -> None:
+    def __init__(self, net: Network, atoms: _Atoms, inputs: list[tuple[Form, Fraction]], box: Box) -> None:
         self.atoms, self.net = atoms, net
+        taken, self.ends = exact_intervals(net, box)
+        self.signs = [[_sign(*pair) for pair in row] for row in taken]
         self.tables = []
         for layer in net.layers:
             ints, unit = rationals.integers(_joined(layer.weight, layer.bias))
@@ -153,34 +164,45 @@ class _Net:
         rows, scale = self.tables[k]
         forms, knots = [], []
         pieces = self.net.layers[k].activation.pieces or ()
-        for weights, bias in rows:
-            form: Form = {}
+        known = [form.keys() <= {self.atoms.n} for form, _ in below]
+        for (weights, bias), (low, high) in zip(rows, self.ends[k], strict=True):
+            form, fixed = {self.atoms.n: bias * unit}, bias * unit
+            rises = falls = True  # whether all terms but the constant are >= 0, or <= 0
             for j, w in weights:
                 part, factor = below[j]
                 factor *= w
                 for c, v in part.items():
                     form[c] = form.get(c, 0) + factor * v
-            if bias:
-                form[self.atoms.n] = form.get(self.atoms.n, 0) + bias * unit
+                if known[j]:
+                    fixed += factor * part.get(self.atoms.n, 0)
+                else:
+                    up, down = self.signs[k][j] if w > 0 else self.signs[k][j][::-1]
+                    rises, falls = rises and up, falls and down
+            value = fixed * scale / unit
+            if rises:
+                low = value if low is None else max(low, value)
+            if falls:
+                high = value if high is None else min(high, value)
             p, size = _primitive(form, scale / unit)
             forms.append((p, size))
             knots.append(
                 [
-                    self._knot(p, size, left.hi or Fraction(0), right.slope - left.slope)
+                    self._knot(p, size, left.hi or Fraction(0), right.slope - left.slope, (low, high))
                     for left, right in zip(pieces, pieces[1:], strict=False)
                 ]
             )
         return _Layer(forms, knots, [{} for _ in forms])
 
-    def _knot(self, form: Form, size: Fraction, at: Fraction, jump: Fraction) -> _Knot:
+    def _knot(self, form: Form, size: Fraction, at: Fraction, jump: Fraction, ends: _Interval) -> _Knot:
         n = self.atoms.n
         if at:
             shifted = {c: v * size.numerator * at.denominator for c, v in form.items()}
             shifted[n] = shifted.get(n, 0) - at.numerator * size.denominator
             form, size = _primitive(shifted, Fraction(1, size.denominator * at.denominator))
-        if all(c >= n and v > 0 for c, v in form.items()):  # atoms are >= 0
+        constant = form.keys() <= {n}
+        if (ends[0] is not None and ends[0] >= at) or (constant and form.get(n, 0) >= 0):
             return _Knot(at, jump, form, size, -1, False, 1)
-        if all(c >= n and v < 0 for c, v in form.items()):
+        if (ends[1] is not None and ends[1] <= at) or constant:
             return _Knot(at, jump, form, size, -1, False, -1)
         atom, turned = self.atoms.find(form)
         return _Knot(at, jump, form, size, atom, turned, 0)
@@ -224,6 +246,11 @@ class _Net:
         return out
 
 
+def _sign(low: Fraction | None, high: Fraction | None) -> tuple[bool, bool]:
+    """Whether all of an interval is >= 0, and whether all of it is <= 0."""
+    return low is not None and low >= 0, high is not None and high <= 0
+
+
 def _joined(weight: Any, bias: Any) -> Any:
     return rationals.simplified(np.column_stack([rationals.fractions(weight), rationals.fractions(bias)]))
 
@@ -260,29 +287,29 @@ class _Signs:
 
     def __init__(self, atoms: _Atoms) -> None:
         self.atoms = atoms
-        self.ends: dict[Key, tuple[Fraction | None, Fraction | None]] = {}
+        self.ends: Ends = {}
         self.prepared = 0
 
     def side(self, knot: _Knot) -> int:
         """1 or -1 where the knot's form has one sign on the cell, else 0."""
-        line = self.atoms.lines.get(knot.atom)
-        if line is None:
+        found = self.atoms.lines.get(knot.atom)
+        if found is None:
             return 0
-        low, high = self.ends.get(line[0], (None, None))
-        if low is not None and low >= line[1]:
-            return -1 if knot.turned else 1
-        if high is not None and high <= line[1]:
-            return 1 if knot.turned else -1
+        line, end, way = found
+        low, high = self.ends.get(line, (None, None))
+        if low is not None and low >= end:
+            return -way if knot.turned else way
+        if high is not None and high <= end:
+            return way if knot.turned else -way
         return 0
 
-    def with_side(self, atom: int, side: int) -> dict[Key, tuple[Fraction | None, Fraction | None]]:
-        """The intervals once relu's argument of the atom has a sign."""
-        line, end = self.atoms.lines[atom]
+    def with_side(self, knot: _Knot, side: int) -> Ends:
+        """The intervals once the knot's form has a sign."""
+        line, end, way = self.atoms.lines[knot.atom]
         low, high = self.ends.get(line, (None, None))
-        return {**self.ends, line: (end, high) if side > 0 else (low, end)}
+        return {**self.ends, line: (end, high) if side * (-way if knot.turned else way) > 0 else (low, end)}
 
 
-Ends = dict[Key, tuple[Fraction | None, Fraction | None]]
 Path = dict[int, tuple[Form, Fraction]]
 """By number of the inequality: form >= 0 with coprime integers, and the factor to the inequality as it is named."""
 
@@ -365,7 +392,7 @@ class _Search:
         ]
         self.atoms = _Atoms(n)
         self.signs = _Signs(self.atoms)
-        self.nets = {"f": _Net(f, self.atoms, inputs), "g": _Net(g, self.atoms, inputs)}
+        self.nets = {"f": _Net(f, self.atoms, inputs, box), "g": _Net(g, self.atoms, inputs, box)}
         self.nodes: list[dict[str, Any]] = [{}]
         self.equal = 0
 
@@ -488,7 +515,7 @@ class _Search:
             if proofs.get(side) is not None:
                 self.nodes[-1] = _empty(paths[side], proofs[side])
                 continue
-            ends = self.signs.with_side(knot.atom, -side if knot.turned else side)
+            ends = self.signs.with_side(knot, side)
             shape = None if cut is None else (cut.below if side < 0 else cut.above)
             share = cell.share / (2 - len(proofs))
             children.append(_Cell(len(self.nodes) - 1, cell.depth + 1, share, shape, ends, paths[side]))

@@ -144,6 +144,7 @@ class Chain:
     def drop(self, layer: int, neurons: Sequence[int]) -> None:
         """Remove neurons that nothing reads."""
         if len(neurons):
+            self._may_empty(layer, neurons)
             self._without(layer, neurons)
             self.steps.append({"move": "drop", "layer": layer, "neurons": [int(i) for i in neurons]})
 
@@ -151,6 +152,7 @@ class Chain:
         """Remove neurons whose output is constant; the next bias takes it."""
         if not len(neurons):
             return
+        self._may_empty(layer, neurons)
         self._add_constant(layer, rationals.matmul(self.columns(layer, neurons), _vector(values)))
         self._without(layer, neurons)
         texts = [str(v) for v in values]
@@ -278,8 +280,8 @@ class Chain:
         self._unread(neuron)
         self._unread(other)
         self._without(self.last, [cut])
-        step = {"move": "corner", "neuron": neuron, "other": other, "reader": reader, "cut": cut}
-        self.steps.append({name: v if name == "move" else int(v) for name, v in step.items()})
+        roles = {"neuron": neuron, "other": other, "reader": reader, "cut": cut}
+        self.steps.append({"move": "corner", **{name: int(index) for name, index in roles.items()}})
 
     def _unread(self, neuron: int) -> None:
         """The linear part no longer reads a neuron below the last hidden layer."""
@@ -339,6 +341,11 @@ class Chain:
         total = linear if self.skip is None else rationals.add(self.skip, linear)
         self.skip = total if bool((total != 0).any()) else None
         self.biases[-1] = rationals.add(self.biases[-1], rationals.matmul(columns, self.biases[self.last][neurons]))
+
+    def _may_empty(self, layer: int, neurons: Sequence[int]) -> None:
+        """Say once, before a layer loses all its neurons, that layers may."""
+        if len(neurons) == self.width(layer) and all(step["move"] != "hollow" for step in self.steps):
+            self.steps.append({"move": "hollow"})
 
     def _add_constant(self, layer: int, part: ExactArray) -> None:
         """Add what leaves neurons of a layer, in the order of `columns`, to the biases that it reaches."""

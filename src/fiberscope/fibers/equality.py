@@ -7,20 +7,26 @@ activation pattern with exact linear programs, helped by a MILP that proposes wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from fiberscope._version import __version__
 from fiberscope.certificates import Certificate, check
 from fiberscope.domains import Box
 from fiberscope.errors import FiberscopeError, InputError
 from fiberscope.fibers.forms import NormalForm, canonical
-from fiberscope.fibers.witnesses import Counterexample, find_witness
+from fiberscope.fibers.witnesses import Counterexample, find_witness, replayed
 from fiberscope.network import Network
 from fiberscope.results import Answer, Assumption, Budget, Progress, Stopwatch, Verdict
 
 _Step = dict[str, Any]
+
+_BINARIES = 400
+"""Hidden neurons up to which a mixed-integer program is tried."""
 
 
 @dataclass
@@ -224,7 +230,7 @@ def _reduced(case: _Case, name: str) -> Verdict | None:
 
     if len(case.f.widths) + len(case.g.widths) <= 6:
         return None
-    share = None if case.clock.left == float("inf") else Budget(case.clock.left / 4)
+    share = None if math.isinf(case.clock.left) else Budget(case.clock.left / 4)
     try:
         results = [reduce(net, case.domain, exact_only=True, budget=share) for net in (case.f, case.g)]
     except InputError as exc:  # weights that no float dtype holds
@@ -249,17 +255,33 @@ def _cells(case: _Case, name: str) -> Verdict | None:
     if case.f.head is not None:
         case.excluded.append("cells compare plain outputs only")
         return None
-    outcome = decide_by_cells(case.f, case.g, case.domain, case.clock, cells=case.cells, progress=case.progress)
-    if outcome.answer is Answer.YES:
+    clock = case.clock if math.isinf(case.clock.left) else _share(case.clock, 0.75)
+    outcome = decide_by_cells(case.f, case.g, case.domain, clock, cells=case.cells, progress=case.progress)
+    if outcome.answer is Answer.YES and outcome.certificate is not None:
         proof = Certificate.from_dict(outcome.certificate)
         return _proved(case, name, proof, f"{outcome.cells} cells, the same affine map on each", ("case-tree",))
-    if outcome.answer is Answer.NO:
-        from fiberscope.fibers.witnesses import replayed
-
-        found = replayed(case.f, case.g, outcome.witness or ())
-        if found is not None:
-            return _refuted(case, name, found, ("case-tree",))
+    found = None if outcome.witness is None else replayed(case.f, case.g, outcome.witness)
+    if found is not None:
+        return _refuted(case, name, found, ("case-tree",))
     case.excluded.append(outcome.reason)
+    return None
+
+
+def _share(clock: Stopwatch, part: float) -> Stopwatch:
+    return Stopwatch(part * clock.left, lambda: clock.expired)
+
+
+def _program(case: _Case, name: str) -> Verdict | None:
+    """Incumbents of a mixed-integer program on the box, or on [-10, 10]^n inside an unbounded domain."""
+    from fiberscope.programs import propose_witnesses
+
+    low, high = (np.clip(end, -10.0, 10.0) for end in (case.domain.lower, case.domain.upper))
+    if case.f.hidden_count + case.g.hidden_count > _BINARIES or (low >= high).all():
+        return None
+    for x in propose_witnesses(case.f, case.g, Box(low, high), case.clock):
+        found = replayed(case.f, case.g, x.tolist()) if case.domain.contains(x) else None
+        if found is not None:
+            return _refuted(case, name, found)
     return None
 
 
@@ -271,5 +293,6 @@ _METHODS: Mapping[str, Callable[[_Case, str], Verdict | None]] = {
     "witness": _witness,
     "reductions": _reduced,
     "cells": _cells,
+    "mixed-integer program": _program,
 }
 """The methods in the order in which they are tried."""

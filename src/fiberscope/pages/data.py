@@ -122,8 +122,36 @@ def view_of(data: Data, position: int) -> View:
         return _reduction_view(data, position)
     if isinstance(data.get("network"), Mapping):
         return _inspection_view(data, position)
-    name = str(data.get("name") or data.get("schema") or f"result {position}")
-    return View(position, data, "other", name)
+    kind = _kind_of(data)
+    return View(position, data, kind, _other_name(data, kind) or f"result {position}")
+
+
+_COMMAND = re.compile(r"fiberscope/([a-z-]+)/\d+")
+_TELLING = {
+    "equal": {"answer", "certificate", "counterexample", "method"},
+    "canonical": {"fingerprint", "hypotheses", "move_counts"},
+    "fingerprint": {"results", "groups", "counts"},
+    "distance": {"lower", "upper", "witness"},
+    "align": {"moves", "before", "after", "rounds"},
+    "fiber": {"dimension", "lower_bound", "hidden_neurons"},
+}
+"""Kinds of results with parts of their own on the page, and keys by which one without a schema is known."""
+
+
+def _kind_of(data: Data) -> str:
+    command = _COMMAND.fullmatch(str(data.get("schema") or ""))
+    if command is not None:
+        return command[1] if command[1] in _TELLING else "other"
+    return next((kind for kind, keys in _TELLING.items() if keys <= data.keys()), "other")
+
+
+def _other_name(data: Data, kind: str) -> str:
+    """What the result is about: its files, else what it says."""
+    files = [base_name(row.get("path")) or "network in memory" for row in rows(data.get("inputs"))]
+    if kind == "fingerprint":
+        return f"{len(rows(data.get('results'))):,} networks"
+    plain = data.get("name") or data.get("schema") or (kind if kind != "other" else "")
+    return " and ".join(files) or str(plain)
 
 
 def _inspection_view(data: Data, position: int) -> View:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fiberscope.pages.data import KINDS
-from fiberscope.pages.markup import Markup, count, el, real
+from fiberscope.pages.markup import Markup, count, el, outward, real
+
+_TINY, _HUGE = 1e-290, 1e290
 
 
 def percent(part: float, whole: float) -> str:
@@ -106,6 +108,56 @@ def histogram(values: Sequence[float], median: float | None, label: str) -> Mark
             el("text", f"median {real(median)}", class_="mark", x=x, y=top - 9, text_anchor=_anchor(x, width, 60))
         )
     return el("svg", bars, axis, class_="plot", viewBox=f"0 0 {width} {height}", role="img", aria_label=label)
+
+
+def enclosure_line(lower: float, upper: float | None, limit: float | None) -> Markup:
+    """An interval on a number line, beside a limit; logarithmic where the numbers differ much.
+
+    Args:
+        lower: its lower end, at least 0.
+        upper: its upper end, None where nothing is known.
+        limit: what it is compared with, or None.
+    """
+    width, height, left, right, y = 440, 96, 26, 26, 52
+    known = [min(v, _HUGE) for v in (lower, upper, limit) if v is not None and v > _TINY]
+    wide = bool(known) and max(known) > 30 * min(known)
+    low = 10.0 ** math.floor(math.log10(min(known)) - (0.0 if lower > _TINY else 1.0)) if wide else 0.0
+    high = 10.0 ** math.ceil(math.log10(max(known)) + 0.01) if wide else 1.15 * max(known, default=1.0)
+
+    def across(value: float) -> float:
+        if wide:
+            share = (math.log(max(value, low)) - math.log(low)) / (math.log(high) - math.log(low))
+        else:
+            share = value / high
+        share = min(share, 1.0)
+        return round(left + share * (width - left - right), 2)
+
+    start, stop = across(lower), width - 6 if upper is None else across(upper)
+    shapes = [
+        el("line", class_="axis", x1=left - 10, x2=width - 6, y1=y, y2=y),
+        el("rect", class_="k-kept", x=start, y=y - 8, width=round(max(stop - start, 3), 2), height=16, rx=3),
+        el("circle", class_="k-end", cx=start, cy=y, r=5),
+    ]
+    for tick in _powers(low, high) if wide else ticks(0.0, high):
+        x = across(tick)
+        shapes.append(el("line", class_="axis", x1=x, x2=x, y1=y + 10, y2=y + 15))
+        shapes.append(el("text", real(tick), x=x, y=y + 30, text_anchor="middle"))
+    if limit is not None:
+        x = across(limit)
+        shapes.append(el("line", class_="median", x1=x, x2=x, y1=y - 22, y2=y + 10))
+        shapes.append(
+            el("text", f"asked: {real(limit)}", class_="mark", x=x, y=y - 28, text_anchor=_anchor(x, width, 60))
+        )
+    top = "unknown" if upper is None else outward(upper, up=True)
+    words = f"The largest difference lies between {outward(lower, up=False)} and {top}"
+    words += f"; asked was {real(limit)}" if limit is not None else ""
+    return el("svg", shapes, class_="plot", viewBox=f"0 0 {width} {height}", role="img", aria_label=words)
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Powers of ten from low to high, at most seven."""
+    first, last = round(math.log10(low)), round(math.log10(high))
+    return [10.0**k for k in range(first, last + 1, max(1, -(-(last - first) // 6)))]
 
 
 def _anchor(x: float, width: float, margin: float = 24) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import html
+import math
 import re
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -96,6 +98,20 @@ def real(value: object, digits: int = 4) -> str:
     if isinstance(value, float):
         return pretty(f"{value:.{digits}g}".replace("-", "\u2212"))
     return {"inf": "\u221e", "-inf": "\u2212\u221e"}.get(str(value), str(value))
+
+
+def outward(value: object, *, up: bool, digits: int = 4) -> str:
+    """A bound to so many significant digits, rounded away from what it encloses, so that what is shown is proved too.
+
+    >>> outward(0.29861, up=True), outward(0.29869, up=False)
+    ('0.2987', '0.2986')
+    """
+    number = value.get("float") if isinstance(value, dict) else value
+    if not isinstance(number, float) or not math.isfinite(number):
+        return real(value, digits)
+    rounding = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
+    shown = decimal.Context(prec=digits, rounding=rounding).create_decimal(repr(number))
+    return pretty(f"{float(shown):.{digits}g}".replace("-", "\u2212"))
 
 
 _RAISED = str.maketrans("0123456789-\u2212", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207b")

@@ -8,11 +8,12 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
 from fiberscope._version import __version__
-from fiberscope.pages import dynamics, sections
+from fiberscope.pages import comparison, dynamics, fiberparts, forms, sections
 from fiberscope.pages.data import Data, View, listing, mapping, view_of, whole
 from fiberscope.pages.figures import share_bar
 from fiberscope.pages.markup import Child, Markup, count, el, plain, real
@@ -34,7 +35,7 @@ def _hash(text: str) -> str:
 
 def document(found: Sequence[Data], title: str | None) -> str:
     """The document for the data of several results."""
-    views = [view_of(data, k + 1) for k, data in enumerate(found)]
+    views = [_view(data, k + 1) for k, data in enumerate(found)]
     style, script = _asset("page.css"), _asset("page.js")
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
@@ -59,7 +60,7 @@ def document(found: Sequence[Data], title: str | None) -> str:
 
 
 def _top(views: Sequence[View], title: str | None) -> Markup:
-    used = [r for r in Rigor if any(_mentions(v.data, r.name) for v in views)]
+    used = [r for r in Rigor if any(_mentions([v.data, v.tiles], r.name) for v in views)]
     legend = [el("div", el("dt", chip(r.name)), el("dd", r.value)) for r in used]
     button = el("button", "Dark", type="button", id="theme", hidden=True)
     heading = el("div", el("h1", title or "fiberscope report"), el("p", "fiberscope ", __version__, class_="version"))
@@ -145,11 +146,31 @@ def _result(view: View, total: int) -> Markup:
     )  # fmt: skip
 
 
+_TILES = {
+    "equal": comparison.equal_tiles,
+    "distance": comparison.distance_tiles,
+    "align": comparison.align_tiles,
+    "canonical": forms.canonical_tiles,
+    "fiber": fiberparts.fiber_tiles,
+    "fingerprint": forms.fingerprint_tiles,
+}
+
+
+def _view(data: Data, position: int) -> View:
+    view = view_of(data, position)
+    made = _TILES.get(view.kind)
+    return view if made is None else replace(view, tiles=tuple(made(data)))
+
+
 _LAYOUT = (
+    (comparison.certificate, comparison.enclosure, comparison.alignment, forms.form, comparison.networks,
+     comparison.why, comparison.witness, forms.uniqueness, comparison.counterexample, forms.names,
+     fiberparts.slice_drawing, fiberparts.dimension, fiberparts.neurons, fiberparts.equations,
+     fiberparts.symmetries, fiberparts.walk),
     (sections.findings, sections.reduction, sections.network, dynamics.training, dynamics.fiber, dynamics.balance),
     (sections.layers,),
     (sections.scope, sections.small_print),
-)
+)  # fmt: skip
 """Bands of the page. A band has two columns; cards that want the full width follow it."""
 
 

@@ -32,7 +32,7 @@ class Card:
     def height(self) -> float:
         """A guess in lines of text, to balance columns."""
         drawings = sum(int(h) for h in re.findall(r'<svg class="(?:net|lattice)[^>]* height="(\d+)"', self.markup)) / 20
-        plots = 9 * self.markup.count('class="plot"')
+        plots = 9 * self.markup.count('class="plot"') + 26 * self.markup.count('class="slice"')
         words = len(re.sub(r"<table.*?</table>|<[^>]*>", "", self.markup, flags=re.DOTALL)) / 48
         return 4 + 1.8 * min(self.markup.count("<tr"), 14) + drawings + plots + words + 0.6 * self.markup.count("<li")
 
@@ -96,3 +96,17 @@ def mark(holds: object) -> Markup:
     known = {True: ("✓", "yes", "yes"), False: ("✗", "no", "no")}
     sign, word, look = known[holds] if isinstance(holds, bool) else ("?", "not checked", "open")
     return el("span", sign, el("span", word, class_="hidden"), class_=f"sign {look}")
+
+
+def copied(text: str, length: int, label: str = "Copy the full sha256") -> Child:
+    """The beginning of a long name, with a button that copies all of it."""
+    if not text:
+        return "–"
+    button = el("button", "copy", type="button", class_="copy", data_copy=text, aria_label=label, hidden=True)
+    return [el("code", text[:length] + ("…" if len(text) > length else ""), title=text), button]
+
+
+def code(text: str, anchor: str) -> Markup:
+    """A block of code with a button that copies it."""
+    button = el("button", "Copy", type="button", class_="copy", data_from=anchor, hidden=True)
+    return Markup(el("pre", text, id=anchor, tabindex=0, class_="snippet") + el("p", button, class_="buttons"))

@@ -22,6 +22,7 @@ def tiles(view: View) -> Markup | None:
     for tile in view.tiles:
         title = pretty(tile.get("title", ""))
         size = "" if len(title) <= 15 else " long" if len(title) <= 30 else " longer"
+        size += f" {tile['look']}" if tile.get("look") in ("yes", "no", "open") else ""
         found.append(
             el(
                 "li",
@@ -294,7 +295,7 @@ def small_print(view: View) -> Card | None:
     ]  # fmt: skip
     for title, texts, look in blocks:
         made = list(texts)
-        if made or title in ("Skipped", "Limits"):
+        if made or (title in ("Skipped", "Limits") and view.kind in ("inspection", "reduction", "other")):
             parts += [el("h4", title), bullets(made, look) if made else el("p", "nothing", class_="small")]
     if theorems:
         parts += [el("h4", "Rests on"), el("ul", theorems, class_="theorems")]

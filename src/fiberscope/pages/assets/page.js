@@ -93,7 +93,7 @@ function filtered(table) {
   if (rows.length < 6) return;
   const box = table.closest(".scroll");
   if (rows.length > 14) box.classList.add("tall");
-  const input = make("input", { type: "search", placeholder: "layer, class or kind" });
+  const input = make("input", { type: "search", placeholder: "words in a row" });
   const label = make("label", { textContent: "Filter " });
   const said = make("span");
   said.setAttribute("role", "status");
