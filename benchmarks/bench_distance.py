@@ -2,7 +2,8 @@
 
 Each pair is f and a copy with neurons permuted, positively rescaled, and all weights perturbed by relative noise until
 the largest sampled difference on the box hits a target. `distance(below=0.05)` must prove the pairs under 0.05 and
-refute those above. Inputs and outputs are normalised, as in the networks' ONNX files.
+refute those above. Inputs and outputs are normalised, as in the networks' ONNX files. Seconds are CPU
+seconds of one core.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/bench_distance.py [models] [seconds] [properties] [targets]
 Defaults: ../shared/models 60 1,3,4 0.005,0.01,0.02,0.026,0.035,0.07
@@ -19,6 +20,7 @@ from fiberscope.domains import Box
 from fiberscope.fibers.ascent import Ascent
 from fiberscope.fibers.distances import distance
 from fiberscope.network import Network
+from fiberscope.results import Budget
 
 BELOW = 0.05
 MEAN = np.array([19791.091, 0.0, 0.0, 650.0, 600.0])
@@ -87,7 +89,8 @@ def main(folder: str, seconds: float, properties: list[int], targets: list[float
             for target in targets:
                 g, noise, seen = pair(net, BOXES[k], target, seed=1000 * k + int(1e5 * target))
                 start = time.process_time()
-                found = distance(net, g, BOXES[k], below=BELOW, budget=seconds)
+                budget = Budget(cancelled=lambda start=start: time.process_time() - start > seconds)
+                found = distance(net, g, BOXES[k], below=BELOW, budget=budget)
                 spent = time.process_time() - start
                 answer = found.answer.name if found.answer is not None else "-"
                 wrong = (answer == "YES" and seen >= BELOW) or (answer == "NO" and float(found.exact) < BELOW)

@@ -133,7 +133,9 @@ def test_moves_that_change_the_function_are_refused(move, message):
         moved(Network.random((2, 3, 1), seed=0), [move])
 
 
-@pytest.mark.parametrize(("name", "factor"), [("tanh", Fraction(2)), ("sigmoid", Fraction(-1)), ("square", Fraction(2))])
+@pytest.mark.parametrize(
+    ("name", "factor"), [("tanh", Fraction(2)), ("sigmoid", Fraction(-1)), ("square", Fraction(2))]
+)
 def test_each_activation_forgives_its_own_factors_only(name, factor):
     net = Network.random((1, 1, 1), activation=name, seed=0)
     with pytest.raises(InputError, match="forgive"):

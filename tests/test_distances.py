@@ -60,7 +60,8 @@ def points(box, rng, count=4):
 @pytest.mark.parametrize("name", [n for n in names() if n != "identity"])
 @given(
     ends=st.tuples(
-        st.floats(-30, 30) | st.sampled_from([-1.0, 0.0, 1.0, 6.0, 1e-300]), st.floats(0, 40) | st.sampled_from([0.0, 1e-9])
+        st.floats(-30, 30) | st.sampled_from([-1.0, 0.0, 1.0, 6.0, 1e-300]),
+        st.floats(0, 40) | st.sampled_from([0.0, 1e-9]),
     ),
     inside=st.lists(st.floats(0, 1), min_size=2, max_size=4),
 )
@@ -129,7 +130,9 @@ def some_boxes(rng, n, count, spread):
 
 
 @pytest.mark.parametrize("name", EXACT)
-@given(seed=st.integers(0, 10**6), noise=st.sampled_from([0.0, 1e-15, 1e-7, 1e-2, 1.0]), keep=st.sampled_from([0, 1, 16]))
+@given(
+    seed=st.integers(0, 10**6), noise=st.sampled_from([0.0, 1e-15, 1e-7, 1e-2, 1.0]), keep=st.sampled_from([0, 1, 16])
+)
 @settings(max_examples=15)
 def test_sweeps_enclose_exact_differences(name, seed, noise, keep):
     rng = np.random.default_rng(seed)
@@ -143,7 +146,11 @@ def test_sweeps_enclose_exact_differences(name, seed, noise, keep):
     assert_covers(found, f, g, low, high, rng)
 
 
-@given(seed=st.integers(0, 10**6), reach=st.sampled_from([3, 30, 150, 300]), name=st.sampled_from(["relu", "leaky_relu", "abs"]))
+@given(
+    seed=st.integers(0, 10**6),
+    reach=st.sampled_from([3, 30, 150, 300]),
+    name=st.sampled_from(["relu", "leaky_relu", "abs"]),
+)
 @settings(max_examples=80)
 def test_sweeps_hold_where_floats_underflow_and_overflow(seed, reach, name):
     rng = np.random.default_rng(seed)

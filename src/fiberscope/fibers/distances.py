@@ -42,6 +42,9 @@ _BATCH = 128
 _NEAR = 1 / 32
 """Without `below`, boxes within this of the best witness are not split any further."""
 
+_FLOOR = 1e-12
+"""Without `below`, bounds this small against the outputs are not improved."""
+
 
 @dataclass(frozen=True, eq=False)
 class Bound(Result):
@@ -94,7 +97,7 @@ class Bound(Result):
 def distance(
     f: Network,
     g: Network,
-    domain: Box | None = None,
+    domain: Box | str | None = None,
     *,
     below: Fraction | float | None = None,
     budget: Budget | float | None = None,
@@ -110,7 +113,7 @@ def distance(
     Args:
         f: a network of n0 inputs and m outputs.
         g: another; of any shape and activations between. Of f's own shape, its neurons are paired with those of f.
-        domain: the box; None is all of R^n0. Where it is unbounded there is an upper end only if the two are the same,
+        domain: the box, or text such as "[0,1]" or "file"; None is all of R^n0. Where it is unbounded there is an upper end only if the two are the same,
             or if their activations are bounded.
         below: stop as soon as "distance < below" is proved or refuted.
         budget: seconds, or a `Budget` whose cells are boxes; None is 60 seconds, 10 without
@@ -135,7 +138,7 @@ def distance(
     """
     spend = Budget(seconds=DEFAULT_SECONDS[below is None]) if budget is None else Budget.of(budget)
     clock = spend.start()
-    box, threshold = _checked(f, g, domain, below)
+    box, threshold = _checked(f, g, f.domain(domain), below)
     ascent = Ascent(f, g, box, seed)
     return _Search(f, g, box, threshold, spend, clock, progress, ascent).run()
 
@@ -212,6 +215,9 @@ class _Search:
         self.exact, self.witness = Fraction(0), ascent.point
         self.boxes, self.method = 0, "samples only"
         self.layers: list[PairedLayer] | None = None
+        with np.errstate(all="ignore"):
+            sizes = np.abs([net(ascent.point) for net in (f, g)])
+        self.floor = float(_FLOOR * np.nan_to_num(sizes).max())
 
     # ---- the outline
 
@@ -331,7 +337,7 @@ class _Search:
 
     def _target(self) -> float:
         """Boxes with a smaller bound are done."""
-        return self.goal if self.below is not None else max(self.ascent.value, 0.0) * (1 + _NEAR)
+        return self.goal if self.below is not None else max(self.ascent.value * (1 + _NEAR), self.floor)
 
     def _branch(self, sweep: Sweep, root: float) -> float:
         """Bisect until every box is done or the budget ends; the largest bound of all boxes."""

@@ -17,7 +17,7 @@ import numpy as np
 from fiberscope._version import __version__
 from fiberscope.certificates import Certificate, check
 from fiberscope.domains import Box
-from fiberscope.errors import FiberscopeError, InputError
+from fiberscope.errors import CertificateError, FiberscopeError, InputError
 from fiberscope.fibers.forms import NormalForm, canonical
 from fiberscope.fibers.witnesses import Counterexample, find_witness, replayed
 from fiberscope.network import Network
@@ -152,9 +152,12 @@ def _party(net: Network) -> dict[str, Any]:
 
 
 def _proved(case: _Case, method: str, proof: Certificate, reason: str, theorems: tuple[str, ...] = ()) -> Verdict:
-    verdict = check(proof, case.f, case.g)
+    try:
+        verdict = check(proof, case.f, case.g)
+    except CertificateError as exc:
+        raise FiberscopeError(f"the checker cannot replay the certificate of method {method!r}: {exc}") from exc
     if verdict.answer is not Answer.YES:
-        raise FiberscopeError(f"internal: the checker refuses the certificate of method {method}: {verdict.reason}")
+        raise FiberscopeError(f"the checker refuses the certificate of method {method!r}: {verdict.reason}")
     return Verdict(
         Answer.YES, f"equal on {case.domain}: {reason}", certificate=proof, method=method,
         theorems=tuple(dict.fromkeys((*verdict.theorems, *theorems))),
@@ -259,7 +262,8 @@ def _cells(case: _Case, name: str) -> Verdict | None:
     outcome = decide_by_cells(case.f, case.g, case.domain, clock, cells=case.cells, progress=case.progress)
     if outcome.answer is Answer.YES and outcome.certificate is not None:
         proof = Certificate.from_dict(outcome.certificate)
-        return _proved(case, name, proof, f"{outcome.cells} cells, the same affine map on each", ("case-tree",))
+        several = "one cell" if outcome.cells == 1 else f"{outcome.cells} cells"
+        return _proved(case, name, proof, f"the same combination on {several}", ("case-tree",))
     found = None if outcome.witness is None else replayed(case.f, case.g, outcome.witness)
     if found is not None:
         return _refuted(case, name, found, ("case-tree",))
