@@ -171,6 +171,8 @@ def _names(first: Item, second: Item) -> str:
     a, b = str(first), str(second)
     if a == b:
         return f"{first.path.name}, …{second.path.suffix}"
+    if second.part:
+        return f"{a}, …{second.part}"
     shared = len(os.path.commonprefix([a, b]))
     cut = max(b.rfind(mark, 0, shared) for mark in "-_ ") + 1
     return f"{a}, {'…' + b[cut:] if cut > 8 else b}"
