@@ -87,6 +87,21 @@ def test_a_proof_by_hand():
     assert check(claim(f, g, nodes, box), f, g).answer is Answer.YES
 
 
+def test_the_tightest_split_of_a_direction_counts():
+    # relu(relu(x) - 2 relu(-x)) = relu(x), seen once the sign of x is known; a later, wider split does not lose it
+    f = Network.from_arrays(([[1], [-1]], [0, 0]), ([[1, -2]], [0]), ([[1]], [0]))
+    g = Network.from_arrays(([[1]], [0]), ([[1]], [0]))
+    box = Box.everywhere(1)
+    assert "output 0" in check(claim(f, g, [EQUAL], box), f, g).reason
+    nodes = [
+        cut("f", 0, 0, "0", 1, 2), cut("g", 0, 0, "3", 3, 4), cut("g", 0, 0, "-3", 5, 6),
+        EQUAL, empty(_2="1", _3="1"), empty(_2="1", _3="1"), EQUAL,
+    ]  # fmt: skip
+    assert check(claim(f, g, nodes, box), f, g).answer is Answer.YES
+    nodes[0] = cut("f", 0, 0, "1", 1, 2)
+    assert "node 3: output 0" in check(claim(f, g, nodes, box), f, g).reason
+
+
 def test_ends_of_the_domain_are_inequalities():
     # relu(x + y) = x + y where x >= 1 (inequality 0) and y >= -1 (inequality 2); the split is inequality 4
     f = Network.from_arrays(([[1.0, 1.0]], [0.0]), ([[1.0]], [0.0]))

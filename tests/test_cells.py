@@ -431,6 +431,15 @@ def test_cuts_agree_with_linear_programs(seed, n):
         shape, rows[label] = (cut.above, row) if above else (cut.below, -row)
 
 
+def test_cuts_through_a_vertex():
+    # the walk starts at the corner (0, 0), where all these forms are 0
+    square = Polyhedron.from_ends(np.zeros(2), np.ones(2), range(4))
+    for row, sides in (([1, 1], (False, True)), ([-1, -1], (True, False)), ([1, -1], (True, True))):
+        cut = square.cut(np.array([*row, 0.0]), 4)
+        assert (cut.below is not None, cut.above is not None) == sides
+        assert set(cut.support) == (set() if all(sides) else {0, 2})
+
+
 def _extreme(cost, body, n):
     # without presolve, which calls some unbounded programs infeasible
     found = linprog(cost[:n], A_ub=-body[:, :n], b_ub=body[:, n], bounds=(None, None), options={"presolve": False})

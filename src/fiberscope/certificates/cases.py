@@ -361,8 +361,6 @@ def _image(pieces: Sequence[Piece], interval: Interval) -> Interval:
         if first is not None and last is not None and first > last:
             continue
         values += [piece.slope * z + piece.intercept for z in (first, last) if z is not None]
-        if not piece.slope:
-            values.append(piece.intercept)
         down |= (first is None and piece.slope > 0) or (last is None and piece.slope < 0)
         up |= (first is None and piece.slope < 0) or (last is None and piece.slope > 0)
     return (None if down else min(values)), (None if up else max(values))

@@ -422,14 +422,14 @@ class _Search:
                 progress(done, f"{self.equal} cells proved equal, {len(stack)} open")
             cell = stack.pop()
             try:
-                found = self.visit(cell)
+                step = self.visit(cell)
             except _Limit as limit:
                 return self.undecided(str(limit), len(stack) + 1)
-            if isinstance(found, tuple):
+            if isinstance(step, tuple):
                 text = f"the networks differ on a cell, after {self.equal} cells proved equal"
-                return Outcome(Answer.NO, None, found, self.equal, text, len(self.nodes))
-            stack += found
-            done += cell.share - sum(child.share for child in found)
+                return Outcome(Answer.NO, None, step, self.equal, text, len(self.nodes))
+            stack += step
+            done += cell.share - sum(child.share for child in step)
             if self.signs.prepared > _NODES:
                 self.signs.prepared = 0
                 for net in self.nets.values():
