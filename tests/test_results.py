@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import fiberscope as fs
 from fiberscope.errors import InputError, MissingDependencyError, UndecidedError, import_optional
 from fiberscope.results import Answer, Budget, Result, Rigor, Verdict, jsonable
 
@@ -57,3 +58,10 @@ def test_missing_dependency_says_what_to_install():
     with pytest.raises(MissingDependencyError, match=r"pip install 'fiberscope\[onnx\]'") as caught:
         import_optional("no_such_module_here", extra="onnx", purpose="read ONNX files")
     assert isinstance(caught.value, InputError)
+
+
+def test_results_are_equal_only_to_themselves_unless_their_fields_decide():
+    f, g = (fs.Network.random((2, 3, 1), seed=seed) for seed in (0, 1))
+    assert fs.canonical(f) != fs.canonical(g)
+    assert len({fs.canonical(f), fs.canonical(g)}) == 2
+    assert Verdict(Answer.YES, "same") == Verdict(Answer.YES, "same") != Verdict(Answer.NO, "same")

@@ -149,7 +149,7 @@ def _nearest(value: Fraction) -> float | None:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """Base of all results: `str()` is a one-screen report, `to_dict()` the data, `theorems` what it rests on."""
 

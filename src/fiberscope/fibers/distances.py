@@ -41,7 +41,6 @@ _ROOM = 3_000_000
 _BATCH = 128
 _NEAR = 1 / 32
 """Without `below`, boxes within this of the best witness are not split any further."""
-
 _FLOOR = 1e-12
 """Without `below`, bounds this small against the outputs are not improved."""
 
@@ -113,11 +112,10 @@ def distance(
     Args:
         f: a network of n0 inputs and m outputs.
         g: another; of any shape and activations between. Of f's own shape, its neurons are paired with those of f.
-        domain: the box, or text such as "[0,1]" or "file"; None is all of R^n0. Where it is unbounded there is an upper end only if the two are the same,
-            or if their activations are bounded.
+        domain: the box, or text such as "[0,1]" or "file"; None is all of R^n0. Where it is unbounded there is an upper
+            end only if the two are the same, or if their activations are bounded.
         below: stop as soon as "distance < below" is proved or refuted.
-        budget: seconds, or a `Budget` whose cells are boxes; None is 60 seconds, 10 without
-            `below`.
+        budget: seconds, or a `Budget` whose cells are boxes; None is 60 seconds, 10 without `below`.
         progress: called with the fraction of the box that is done, and the bound.
         seed: of the samples.
 

@@ -6,7 +6,7 @@ takes over the row of another one while its outgoing weights are 0, then these w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.errors import InputError, ScopeError
+from fiberscope.fibers.blockpaths import Move, Theta, Walker, between, move_block
 from fiberscope.fibers.equations import Parts, System, roles_of, second_layer_row
 from fiberscope.fibers.walks import own, rebuilt
 from fiberscope.network import Network
@@ -23,11 +24,6 @@ from fiberscope.results import Result
 from fiberscope.symmetries import neuron_types
 
 ExactArray = npt.NDArray[Any]
-Theta = tuple[list[ExactArray], list[ExactArray]]
-"""Weights and biases of the layers, over Fractions."""
-Move = Callable[[Fraction], Theta]
-
-_DEPTH = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +92,12 @@ def connect(f: Network, g: Network) -> Path:
     if not system.holds(goal):
         bad = next((c for c in (*system.inequalities, *system.equations) if not _holds(c, goal)), None)
         raise ScopeError(f"no path is known that keeps the roles of neurons: {bad.name if bad else 'roles'} differ")
-    walker = _Walker(f)
+    walker = Walker(f)
     _scale_first(walker, system, goal)
     if system.shape == "three":
         _shift(walker, system, goal)
         _scale_second(walker, goal)
-        _move_block(walker, goal)
+        move_block(walker, goal)
         _move_free(walker, goal)
         _reorder(walker, goal, g)
     return Path(tuple(walker.names), f, g, tuple(walker.moves))
@@ -114,41 +110,7 @@ def _holds(condition: Any, goal: Network) -> bool:
         return False
 
 
-class _Walker:
-    """The parameter so far, and the pieces that led to it."""
-
-    def __init__(self, net: Network) -> None:
-        self.weights = [own(la.weight) for la in net.layers]
-        self.biases = [own(la.bias) for la in net.layers]
-        self.names: list[str] = []
-        self.moves: list[Move] = []
-
-    def copy(self) -> Theta:
-        return [a.copy() for a in self.weights], [a.copy() for a in self.biases]
-
-    def go(self, name: str, move: Callable[[Theta, Fraction], None]) -> None:
-        """Append a piece: `move` changes a copy of the present arrays to those at local time s."""
-        start = self.copy()
-
-        def run(s: Fraction) -> Theta:
-            theta = [a.copy() for a in start[0]], [a.copy() for a in start[1]]
-            move(theta, s)
-            return theta
-
-        weights, biases = run(Fraction(1))
-        pairs = zip((*weights, *biases), (*start[0], *start[1]), strict=True)
-        if all(bool((a == b).all()) for a, b in pairs):
-            return
-        self.weights, self.biases = weights, biases
-        self.names.append(name)
-        self.moves.append(run)
-
-
-def _between(a: Any, b: Any, s: Fraction) -> Any:
-    return a + (b - a) * s
-
-
-def _scale_first(walker: _Walker, system: System, goal: Network) -> None:
+def _scale_first(walker: Walker, system: System, goal: Network) -> None:
     factors = system.parts(goal).rho
 
     def move(theta: Theta, s: Fraction) -> None:
@@ -160,7 +122,7 @@ def _scale_first(walker: _Walker, system: System, goal: Network) -> None:
     walker.go("scaling of layer 1", move)
 
 
-def _shift(walker: _Walker, system: System, goal: Network) -> None:
+def _shift(walker: Walker, system: System, goal: Network) -> None:
     found = roles_of(system.network).hidden
     wanted = rationals.fractions(goal.layers[0].bias)
 
@@ -173,7 +135,7 @@ def _shift(walker: _Walker, system: System, goal: Network) -> None:
     walker.go("hidden shift", move)
 
 
-def _scale_second(walker: _Walker, goal: Network) -> None:
+def _scale_second(walker: Walker, goal: Network) -> None:
     upper = rationals.fractions(goal.layers[1].weight)
     split = neuron_types(goal.layers[1].weight, goal.layers[1].bias).split
     factors = {}
@@ -190,225 +152,19 @@ def _scale_second(walker: _Walker, goal: Network) -> None:
     walker.go("scaling of layer 2", move)
 
 
-# ---- the always-active block: V U = T, U >= 0
-
-
-def _move_block(walker: _Walker, goal: Network) -> None:
-    block = list(neuron_types(goal.layers[1].weight, goal.layers[1].bias).active)
-    if not block:
-        return
-    last, upper = (
-        rationals.fractions(goal.layers[2].weight)[:, block],
-        rationals.fractions(goal.layers[1].weight)[block],
-    )
-    dead = list(neuron_types(goal.layers[1].weight, goal.layers[1].bias).dead)
-    here = (walker.weights[2][:, block], walker.weights[1][block])
-    if not (rationals.equal(here[0], last) and rationals.equal(here[1], upper)):
-        scales = _positive_ratios(here[0], last)
-        if scales is not None:
-            _rescale_block(walker, block, scales)
-            _line_of_block(walker, block, upper)
-        elif _solvable(here[1], upper, rationals.matmul(*here)):
-            _solved_line_of_block(walker, block, upper, last)
-        elif len(dead) >= len(block):
-            _double_block(walker, block, dead[: len(block)], last, upper)
-        else:
-            raise ScopeError("no path is known inside the always-active block: its factors cannot be joined by a line")
-    biases = rationals.fractions(goal.layers[1].bias)[block]
-
-    def move(theta: Theta, s: Fraction) -> None:
-        before = theta[0][2][:, block] @ theta[1][1][block]
-        theta[1][1][block] = _between(theta[1][1][block], biases, s)
-        theta[1][2] = theta[1][2] + before - theta[0][2][:, block] @ theta[1][1][block]
-
-    walker.go("biases of the always-active block", move)
-
-
-def _positive_ratios(a: ExactArray, b: ExactArray) -> list[Fraction] | None:
-    """Positive e_j with b_j = a_j / e_j for each column, or None."""
-    out = []
-    for x, y in zip(a.T, b.T, strict=True):
-        k = next((k for k, v in enumerate(y) if v), None)
-        e = x[k] / y[k] if k is not None else Fraction(1)
-        if e <= 0 or not bool((x == y * e).all()):
-            return None
-        out.append(e)
-    return out
-
-
-def _rescale_block(walker: _Walker, block: list[int], scales: list[Fraction]) -> None:
-    def move(theta: Theta, s: Fraction) -> None:
-        for j, factor in zip(block, scales, strict=True):
-            e = 1 + (factor - 1) * s
-            theta[0][1][j], theta[1][1][j] = theta[0][1][j] * e, theta[1][1][j] * e
-            theta[0][2][:, j] = theta[0][2][:, j] / e
-
-    walker.go("scaling of the always-active block", move)
-
-
-def _line_of_block(walker: _Walker, block: list[int], upper: ExactArray) -> None:
-    """V fixed: {U >= 0 : V U = T} is convex."""
-
-    def move(theta: Theta, s: Fraction) -> None:
-        theta[0][1][block] = _between(theta[0][1][block], upper, s)
-
-    walker.go("line in the always-active block", move)
-
-
-def _solvable(a: ExactArray, b: ExactArray, product: ExactArray) -> bool:
-    """Whether `_follow` finds V with V U(s) = T on the whole line U(s) from a to b, continuously in s."""
-    n, n1 = a.shape
-    if n >= n1:  # columns of U(s) stay independent
-        return _never_zero(lambda s: _determinant(_gram(_between(a, b, s))), 2 * n1)
-    if rationals.rank(product) < n:
-        return False
-    change = _left_solution(a, b)  # b = E a, and (1 - s) I + s E must stay regular
-    if change is None:
-        return False
-    identity = np.array([[Fraction(int(i == j)) for j in range(n)] for i in range(n)], dtype=object)
-    return _never_zero(lambda s: _determinant(_between(identity, change, s)), n)
-
-
-def _gram(u: ExactArray) -> ExactArray:
-    return rationals.fractions(rationals.matmul(u.T, u))
-
-
-def _follow(u: ExactArray, product: ExactArray, guess: ExactArray) -> ExactArray | None:
-    """V with V u = product: the only one, or with independent columns of u the one nearest to the guess."""
-    n, n1 = u.shape
-    if n < n1:
-        return _left_solution(u, product)
-    rest = product - rationals.fractions(rationals.matmul(guess, u))
-    share = _left_solution(_gram(u), rest)
-    return None if share is None else guess + rationals.fractions(rationals.matmul(share, u.T))
-
-
-def _left_solution(a: ExactArray, b: ExactArray) -> ExactArray | None:
-    """X with X a = b, or None."""
-    n = len(a)
-    pivots, form = rationals.row_reduce(np.column_stack([a.T, b.T]))
-    if list(pivots) != list(range(n)):
-        return None
-    return np.asarray(rationals.fractions(form)[:, n:].T)
-
-
-def _never_zero(p: Callable[[Fraction], Fraction], n: int) -> bool:
-    """Whether a polynomial of degree n has no zero in [0, 1]: signs of Bernstein coefficients, halved as needed.
-
-    False also where that stays open.
-    """
-    nodes = [Fraction(k, n) for k in range(n + 1)]
-    values = [p(s) for s in nodes]
-    if len({v > 0 for v in values}) > 1 or not all(values):
-        return False
-    # p(s) = sum_k c_k B_k(s), B_k(s) = binomial(n, k) s^k (1 - s)^(n - k)
-    table = np.empty((n + 1, n + 2), dtype=object)
-    for row, (s, value) in enumerate(zip(nodes, values, strict=True)):
-        choose = Fraction(1)
-        for k in range(n + 1):
-            table[row, k] = choose * s**k * (1 - s) ** (n - k)
-            choose = choose * (n - k) / (k + 1)
-        table[row, -1] = value
-    _, form = rationals.row_reduce(table)
-    waiting = [(list(rationals.fractions(form)[:, -1]), 0)]
-    while waiting:
-        c, depth = waiting.pop()
-        if len({v > 0 for v in c}) == 1 and all(c):
-            continue
-        if not c[0] or not c[-1] or (c[0] > 0) != (c[-1] > 0) or depth == _DEPTH:
-            return False
-        left, right = [], []
-        while c:
-            left.append(c[0])
-            right.append(c[-1])
-            c = [(p + q) / 2 for p, q in zip(c, c[1:], strict=False)]
-        waiting += [(left, depth + 1), (right[::-1], depth + 1)]
-    return True
-
-
-def _determinant(a: ExactArray) -> Fraction:
-    table = rationals.fractions(a).copy()
-    out = Fraction(1)
-    for k in range(len(table)):
-        p = next((r for r in range(k, len(table)) if table[r, k]), None)
-        if p is None:
-            return Fraction(0)
-        if p != k:
-            table[[k, p]] = table[[p, k]]
-            out = -out
-        out *= table[k, k]
-        for r in range(k + 1, len(table)):
-            if table[r, k]:
-                table[r] = table[r] - table[k] * (table[r, k] / table[k, k])
-    return out
-
-
-def _solved_line_of_block(walker: _Walker, block: list[int], upper: ExactArray, last: ExactArray) -> None:
-    """U moves on a line, V follows with V U = T; the output bias pays for V c."""
-
-    def move(theta: Theta, s: Fraction) -> None:
-        old, c = theta[0][2][:, block], theta[1][1][block]
-        product = old @ theta[0][1][block]
-        theta[0][1][block] = _between(theta[0][1][block], upper, s)
-        found = _follow(theta[0][1][block], product, _between(old, last, s))
-        if found is None:
-            raise ScopeError("the always-active block is singular on the way")
-        theta[0][2][:, block] = found
-        theta[1][2] = theta[1][2] + (old - found) @ c
-
-    walker.go("line in the always-active block", move)
-
-
-def _double_block(walker: _Walker, block: list[int], spare: list[int], last: ExactArray, upper: ExactArray) -> None:
-    """Dead neurons carry the new factors while the old ones leave: (1 - s) V U + s V' U' = T, twice."""
-    c = walker.biases[1][block].copy()
-
-    def prepare(theta: Theta, s: Fraction) -> None:
-        theta[0][2][:, spare] = theta[0][2][:, spare] * (1 - s)
-
-    def place(theta: Theta, s: Fraction) -> None:
-        theta[0][1][spare] = _between(theta[0][1][spare], upper, s)
-        theta[1][1][spare] = _between(theta[1][1][spare], c, s)
-
-    def fade(leaving: list[int], coming: list[int]) -> Callable[[Theta, Fraction], None]:
-        def move(theta: Theta, s: Fraction) -> None:
-            old = theta[0][2][:, leaving]
-            before = old @ theta[1][1][leaving]
-            theta[0][2][:, coming] = last * s
-            theta[0][2][:, leaving] = old * (1 - s)
-            after = theta[0][2][:, leaving] @ theta[1][1][leaving] + theta[0][2][:, coming] @ theta[1][1][coming]
-            theta[1][2] = theta[1][2] + before - after
-
-        return move
-
-    def follow(theta: Theta, s: Fraction) -> None:
-        theta[0][1][block] = _between(theta[0][1][block], upper, s)
-
-    def bury(theta: Theta, s: Fraction) -> None:
-        theta[0][1][spare] = theta[0][1][spare] * (1 - s)
-        theta[1][1][spare] = theta[1][1][spare] * (1 - s)
-
-    for name, move in (
-        ("dead neurons are silenced", prepare), ("they take new rows", place),
-        ("the block is faded over", fade(block, spare)), ("the old rows follow", follow),
-        ("the block is faded back", fade(spare, block)), ("dead neurons rest", bury),
-    ):  # fmt: skip
-        walker.go(name, move)
-
-
 # ---- dead neurons, unread ones, and the order of the second layer
 
 
-def _move_free(walker: _Walker, goal: Network) -> None:
+def _move_free(walker: Walker, goal: Network) -> None:
     dead = list(neuron_types(goal.layers[1].weight, goal.layers[1].bias).dead)
     unread = list(roles_of(goal).unread)
     target = [own(la.weight) for la in goal.layers], [own(la.bias) for la in goal.layers]
 
     def move(theta: Theta, s: Fraction) -> None:
         for part in (0, 1):
-            theta[part][1][dead] = _between(theta[part][1][dead], target[part][1][dead], s)
-            theta[part][0][unread] = _between(theta[part][0][unread], target[part][0][unread], s)
-        theta[0][2][:, dead] = _between(theta[0][2][:, dead], target[0][2][:, dead], s)
+            theta[part][1][dead] = between(theta[part][1][dead], target[part][1][dead], s)
+            theta[part][0][unread] = between(theta[part][0][unread], target[part][0][unread], s)
+        theta[0][2][:, dead] = between(theta[0][2][:, dead], target[0][2][:, dead], s)
 
     walker.go("dead and unread neurons", move)
 
@@ -471,7 +227,7 @@ def _reordered(net: Network, order: Sequence[int]) -> Network:
     return rebuilt(net, weights, biases)
 
 
-def _reorder(walker: _Walker, goal: Network, g: Network) -> None:
+def _reorder(walker: Walker, goal: Network, g: Network) -> None:
     """Carry second-layer neurons to their places in g through dead neurons."""
     if goal.same_as(g):
         return
@@ -497,7 +253,7 @@ def _reorder(walker: _Walker, goal: Network, g: Network) -> None:
     _move_free(walker, g)
 
 
-def _carry(walker: _Walker, at: int, to: int) -> None:
+def _carry(walker: Walker, at: int, to: int) -> None:
     """The live neuron `at` moves to the place of the dead neuron `to`, which becomes free there."""
 
     def silence(theta: Theta, s: Fraction) -> None:
@@ -505,7 +261,7 @@ def _carry(walker: _Walker, at: int, to: int) -> None:
 
     def copy(theta: Theta, s: Fraction) -> None:
         for part in (0, 1):
-            theta[part][1][to] = _between(theta[part][1][to], theta[part][1][at], s)
+            theta[part][1][to] = between(theta[part][1][to], theta[part][1][at], s)
 
     def hand_over(theta: Theta, s: Fraction) -> None:
         column = theta[0][2][:, at].copy()
