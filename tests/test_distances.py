@@ -519,3 +519,26 @@ def test_acas_xu_pairs(shared, name, seed):
             assert found.answer is Answer.YES
         if search.value > 0.06:
             assert found.answer is Answer.NO and found.exact >= Fraction(0.05)
+
+
+def test_other_widths_are_compared_without_their_duplicates():
+    rng = np.random.default_rng(5)
+    f = Network.random((3, 6, 5, 2), seed=rng, dtype=np.float32)
+    (w1, b1), (w2, b2), (w3, b3) = ((row.weight, row.bias) for row in f.layers)
+    wide = Network.from_arrays(
+        (np.concatenate([w1, 2 * w1[:1]]), np.append(b1, 2 * b1[0])),
+        (np.concatenate([w2 / [[2, 1, 1, 1, 1, 1]], w2[:, :1] / 4], axis=1), b2),
+        (w3 + np.float32(1e-5), b3),
+    )
+    found = distance(f, wide, "[-1,1]", budget=2)
+    assert found.lower > 0
+    assert found.upper < 1e-3
+    assert float(found.exact) <= found.upper
+
+
+def test_shown_ends_are_rounded_outward():
+    f = Network.from_arrays(([[1.0]], [0.0]), ([[1.0]], [0.0]))
+    g = Network.from_arrays(([[1.0]], [0.0]), ([[1.0 + 1 / 3]], [0.0]))
+    found = distance(f, g, "[0,1]")
+    low, high = (float(word) for word in str(found).split("on")[0].split("<= sup |f - g| <="))
+    assert low <= found.lower <= found.upper <= high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from fiberscope.domains import Box
 from fiberscope.errors import InputError
 from fiberscope.fibers.alignment import Alignment, align
 from fiberscope.fibers.ascent import Ascent, exact_gap
+from fiberscope.fibers.forms import canonical
 from fiberscope.fibers.zonotopes import (
     PairedLayer,
     Spans,
@@ -82,7 +84,8 @@ class Bound(Result):
 
     def __str__(self) -> str:
         """One screen."""
-        lines = [f"{self.lower:.6g} <= sup |f - g| <= {self.upper:.6g} on {self.domain}"]
+        ends = _shown(self.lower, up=False), _shown(self.upper, up=True)
+        lines = [f"{ends[0]} <= sup |f - g| <= {ends[1]} on {self.domain}"]
         if self.answer is not None and self.below is not None:
             lines[0] = f"{self.answer.name}: {self.reason}\n  {lines[0]}"
         else:
@@ -137,8 +140,27 @@ def distance(
     spend = Budget(seconds=DEFAULT_SECONDS[below is None]) if budget is None else Budget.of(budget)
     clock = spend.start()
     box, threshold = _checked(f, g, f.domain(domain), below)
+    f, g = _of_one_shape(f, g, box)
     ascent = Ascent(f, g, box, seed)
     return _Search(f, g, box, threshold, spend, clock, progress, ascent).run()
+
+
+def _of_one_shape(f: Network, g: Network, box: Box) -> tuple[Network, Network]:
+    """Networks of other widths without their duplicate and unread neurons, where that makes their widths equal."""
+    if f.widths == g.widths:
+        return f, g
+    first, second = (canonical(net, box, linear_part=False).as_network() for net in (f, g))
+    if first is None or second is None or first.widths != second.widths:
+        return f, g
+    return first, second
+
+
+def _shown(value: float, *, up: bool) -> str:
+    """A bound to six digits, rounded away from what it encloses."""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    rounding = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
+    return f"{float(decimal.Context(prec=6, rounding=rounding).create_decimal(repr(value))):.6g}"
 
 
 def _checked(f: Network, g: Network, domain: Box | None, below: Fraction | float | None) -> tuple[Box, Fraction | None]:
@@ -287,7 +309,7 @@ class _Search:
         if self.below is not None:
             shown = f"{float(self.below):g}"
             if self.exact >= self.below:
-                answer, reason = Answer.NO, f"at the witness they differ by {lower:.6g} >= {shown}"
+                answer, reason = Answer.NO, f"at the witness they differ by {_shown(lower, up=False)} >= {shown}"
             elif upper < self.below:
                 answer, reason = Answer.YES, f"they differ by less than {shown} everywhere" + self._heads()
             else:
