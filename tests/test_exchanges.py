@@ -123,9 +123,7 @@ def test_a_neuron_that_others_read_is_left_alone():
     for net in (f, g):
         (w1, b1), (w2, b2), (w3, b3) = ((row.weight, row.bias) for row in net.layers)
         extra = np.array([[1.0, 1.0]])
-        nets.append(
-            fs.Network.from_arrays((w1, b1), (np.concatenate([w2, extra]), [*b2, -1.0]), ([[*w3[0], 5.0]], b3))
-        )
+        nets.append(fs.Network.from_arrays((w1, b1), (np.concatenate([w2, extra]), [*b2, -1.0]), ([[*w3[0], 5.0]], b3)))
     forms = [fs.canonical(net) for net in nets]
     assert all("fan" not in {step["move"] for step in form.moves} for form in forms)
     assert all(not form.unique for form in forms)
