@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fiberscope.activations import activation
 from fiberscope.domains import Box
-from fiberscope.fibers.forms import canonical, fingerprint, hidden_neurons
+from fiberscope.fibers.exchanges import hidden_neurons
+from fiberscope.fibers.forms import canonical, fingerprint
 from fiberscope.fibers.uniqueness import common_traces
 from fiberscope.network import Network
 from oracles_fibers import ARCHITECTURES, MODES, NARROW, Net3, ladder, net3, scrambled, vector_network, vectors

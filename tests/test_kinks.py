@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fiberscope import rationals
 from fiberscope.domains import Box
 from fiberscope.errors import InputError, ScopeError
-from fiberscope.fibers.forms import canonical, hidden_neurons
+from fiberscope.fibers.exchanges import hidden_neurons
+from fiberscope.fibers.forms import canonical
 from fiberscope.fibers.kinks import OrthantForm
 from fiberscope.fibers.relatives import typed_network
 from fiberscope.network import Network

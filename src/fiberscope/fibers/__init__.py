@@ -3,8 +3,9 @@
 from fiberscope.fibers.alignment import Alignment, align
 from fiberscope.fibers.distances import Bound, distance
 from fiberscope.fibers.equality import assert_equal, equal
-from fiberscope.fibers.forms import Automorphisms, NormalForm, canonical, fingerprint
+from fiberscope.fibers.forms import NormalForm, canonical, fingerprint
 from fiberscope.fibers.members import Fiber, fiber
+from fiberscope.fibers.twins import Automorphisms
 from fiberscope.fibers.witnesses import Counterexample
 
 __all__ = [

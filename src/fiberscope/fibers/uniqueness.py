@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.fibers.chain import Chain, with_bias
-from fiberscope.fibers.forms import hidden_neurons
+from fiberscope.fibers.exchanges import hidden_neurons
 from fiberscope.results import Assumption
 
 ExactArray = npt.NDArray[Any]
