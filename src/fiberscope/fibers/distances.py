@@ -15,18 +15,11 @@ from fiberscope import rationals
 from fiberscope.bounds import difference_bound
 from fiberscope.domains import Box
 from fiberscope.errors import InputError
-from fiberscope.fibers.alignment import Alignment, align
+from fiberscope.fibers.alignment import align
 from fiberscope.fibers.ascent import Ascent, exact_gap
 from fiberscope.fibers.forms import canonical
-from fiberscope.fibers.zonotopes import (
-    PairedLayer,
-    Spans,
-    difference_spans,
-    paired_layer,
-    rounding,
-    spans_apart,
-    value_layer,
-)
+from fiberscope.fibers.pairings import PairedLayer, paired_layers, value_layer
+from fiberscope.fibers.zonotopes import Spans, difference_spans, spans_apart
 from fiberscope.network import Network
 from fiberscope.results import Answer, Budget, Progress, Result, Rigor, Stopwatch
 
@@ -36,8 +29,6 @@ Sweep = Callable[[FloatArray, FloatArray], Spans]
 DEFAULT_SECONDS = 60.0, 10.0
 """The budget of `distance` when none is given: with `below`, and without."""
 
-_EPS = float(np.finfo(np.float64).eps)
-_FAINT = 1e-307
 _ROOM = 3_000_000
 """Floats that the largest array of one batch may hold."""
 _BATCH = 128
@@ -175,44 +166,6 @@ def _checked(f: Network, g: Network, domain: Box | None, below: Fraction | float
     if not (isinstance(below, Fraction) or math.isfinite(below)) or below <= 0:
         raise InputError(f"below = {below}; give a positive number")
     return box, Fraction(below)
-
-
-def paired_layers(f: Network, aligned: Alignment) -> list[PairedLayer]:
-    """Pair the layers of f with those of an aligned g, rounded to float64 with error bounds.
-
-    Args:
-        f: a network.
-        aligned: what `align(f, g)` found.
-
-    Returns:
-        One pair for each layer. Factors that are powers of two round nothing. O(parameters).
-    """
-    out = []
-    below = np.ones(f.widths[0])
-    order_below: npt.NDArray[np.intp] | slice = slice(None)
-    for k, (mine, theirs) in enumerate(zip(f.layers, aligned.source.layers, strict=True)):
-        order, scale = np.arange(mine.n_out), np.ones(mine.n_out)
-        if k < len(aligned.moves):
-            order = np.array(aligned.moves[k].permutation, dtype=np.intp)
-            scale = np.array([float(q) for q in aligned.moves[k].factors])  # exact: they are floats
-        ratio = scale[:, None] / below[None, :]
-        weight, weight_error = _scaled(
-            theirs.weight[order][:, order_below], theirs.weight64[order][:, order_below], ratio
-        )
-        bias, bias_error = _scaled(theirs.bias[order], theirs.bias64[order], scale)
-        out.append(paired_layer(mine, weight, bias, weight_error, bias_error))
-        below, order_below = scale, order
-    return out
-
-
-def _scaled(exact: npt.NDArray[np.generic], near: FloatArray, ratio: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Product near * ratio, and how far that is from the exact product; ratio is within eps of the exact one."""
-    with np.errstate(all="ignore"):
-        out = near * ratio
-        power = np.abs(np.frexp(ratio)[0]) == 0.5
-        error = np.where(power, 0.0, 2 * _EPS * np.abs(out)) + rounding(exact, near) * np.abs(ratio) * (1 + 4 * _EPS)
-        faint = (near != 0) & (np.abs(out) < 1e-290)
-        return out, error + np.where(faint, _FAINT, 0.0)
 
 
 class _Search:

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fiberscope import rationals
 from fiberscope.activations import Activation
-from fiberscope.fibers.relaxations import Strips, secants, strips
-from fiberscope.network import Layer
+from fiberscope.fibers.pairings import PairedLayer, ValueLayer
+from fiberscope.fibers.relaxations import Strips, kink, secants, strips
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -33,51 +32,6 @@ _FAINT = 1e-307
 """More than one underflow: of a product, or of a weight beneath the normal range."""
 _WORTH = 1e-250
 """Errors beneath this get no symbol of their own."""
-
-
-@dataclass(frozen=True, eq=False)
-class ValueLayer:
-    """One layer in float64, transposed: rows are inputs.
-
-    Args:
-        first: W^T, (n, m); entries within 4 eps |w| + 5e-324 of the exact ones.
-        first_size: |first|.
-        bias: b, (m,), likewise.
-        activation: s.
-    """
-
-    first: FloatArray
-    first_size: FloatArray
-    bias: FloatArray
-    activation: Activation
-
-
-@dataclass(frozen=True, eq=False)
-class PairedLayer(ValueLayer):
-    """One layer of f (`first`, `bias`) and what g has instead.
-
-    Args:
-        second: W_g^T, (n, m); entries within 4 eps |w| + 5e-324 of the exact ones.
-        second_size: |second|.
-        gap: W_g^T - W_f^T.
-        gap_size: |gap|.
-        gap_error: (n, m), how far each entry of `gap` may be from the exact difference.
-        bias_gap: b_g - b_f, (m,).
-        bias_gap_error: (m,), likewise.
-    """
-
-    second: FloatArray
-    second_size: FloatArray
-    gap: FloatArray
-    gap_size: FloatArray
-    gap_error: FloatArray
-    bias_gap: FloatArray
-    bias_gap_error: FloatArray
-
-    @property
-    def identical(self) -> bool:
-        """Whether the exact layers are known to be the same."""
-        return not any(v.any() for v in (self.gap, self.gap_error, self.bias_gap, self.bias_gap_error))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,49 +48,6 @@ class Spans:
     upper: FloatArray
     inputs: FloatArray
     scores: FloatArray
-
-
-def value_layer(layer: Layer) -> ValueLayer:
-    """A layer of one network for `spans_apart`."""
-    weight = np.ascontiguousarray(layer.weight64.T)
-    return ValueLayer(weight, np.abs(weight), layer.bias64, layer.activation)
-
-
-def paired_layer(
-    first: Layer, weight: FloatArray, bias: FloatArray, weight_error: FloatArray, bias_error: FloatArray
-) -> PairedLayer:
-    """Pair a layer of f with rounded weights of g.
-
-    Args:
-        first: the layer of f.
-        weight: (m, n), the weights of g rounded to float64.
-        bias: (m,), its biases.
-        weight_error: (m, n), how far each entry may be from the exact one, at most 4 eps |w| + 5e-324.
-        bias_error: (m,), likewise.
-
-    Returns:
-        The pair, its errors including the rounding of f's own weights. O(parameters).
-    """
-    mine, shift = first.weight64, first.bias64
-    gap, bias_gap = weight - mine, bias - shift
-    gap_error = _sum_up(weight_error, rounding(first.weight, mine), _EPS * np.abs(gap))
-    bias_gap_error = _sum_up(bias_error, rounding(first.bias, shift), _EPS * np.abs(bias_gap))
-    own = value_layer(first)
-    second, apart, error = (np.ascontiguousarray(v.T) for v in (weight, gap, gap_error))
-    return PairedLayer(
-        own.first, own.first_size, own.bias, own.activation, second, np.abs(second), apart, np.abs(apart), error,
-        bias_gap, bias_gap_error,
-    )  # fmt: skip
-
-
-def _sum_up(*parts: FloatArray) -> FloatArray:
-    total = sum(parts[1:], parts[0])
-    return np.where(total > 0, total * (1 + 4 * _EPS), 0.0)
-
-
-def rounding(exact: npt.NDArray[np.generic], near: FloatArray) -> FloatArray:
-    """Bounds of |exact - near| for nearest floats: 0 for an array of floats, else eps |near| and one underflow."""
-    return np.abs(near) * _EPS + _FAINT if rationals.is_rational(exact) else np.zeros(near.shape)
 
 
 def difference_spans(
@@ -190,39 +101,46 @@ def spans_apart(
         inputs, own = g.forms[:n] - f.forms[:n], np.concatenate([f.forms[n:], g.forms[n:]])
         size = sum(np.abs(v.center) + np.abs(v.forms).sum(axis=0) for v in (f, g))
         rest = f.rest + g.rest + _SLACK * _EPS * size + _TINY
-        return _spans(g.center - f.center, inputs, own, [*f.shares, *g.shares], rest, f.lost | g.lost)
-
-
-def _spans(
-    center: FloatArray,
-    inputs: FloatArray,
-    errors: FloatArray,
-    shares: list[FloatArray],
-    rest: FloatArray,
-    lost: npt.NDArray[np.bool_],
-) -> Spans:
-    widen = 1 + _SLACK * _EPS * (len(inputs) + len(errors) + 8)
-    noise = np.abs(errors)
-    upper = (np.abs(center) + np.abs(inputs).sum(axis=0) + noise.sum(axis=0) + rest) * widen
-    upper = np.where(np.isfinite(upper) & ~lost[:, None], upper, np.inf)
-    batch, worst = np.arange(len(upper)), upper.argmax(axis=1)
-    scores = np.abs(inputs[:, batch, worst]).T.copy()
-    if shares and len(inputs):
-        scores += np.einsum("tb,tbn->bn", noise[:, batch, worst], np.concatenate(shares))
-    return Spans(upper, inputs, np.nan_to_num(scores))
+        marks = _joined(f.marks, g.marks, len(f.forms) - n)
+        return _spans(g.center - f.center, inputs, own, marks, rest, f.lost | g.lost)
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
-    """How one activation layer of f is relaxed, arrays (B, n); which errors get a symbol, (K, B)."""
+class _Mark:
+    """Whose errors symbols are: `place` (P,) of box `row`, with the inputs' `shares` (P, n0) of its neuron."""
 
-    low: FloatArray
-    high: FloatArray
-    strip: Strips
-    index: IntArray
-    kept: FloatArray
-    left: FloatArray
+    place: IntArray
+    row: IntArray
     shares: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """Entries (row, column) of a batch whose activation is not settled; `strip` and the ends are (P,).
+
+    Args:
+        row: box of each entry, ascending.
+        column: its neuron.
+        live: (n,) neurons that are not zero in all boxes.
+    """
+
+    row: IntArray
+    column: IntArray
+    live: npt.NDArray[np.bool_]
+
+    @property
+    def where(self) -> tuple[IntArray, IntArray]:
+        """Index of the entries in a (B, n) array."""
+        return self.row, self.column
+
+    def slots(self, room: FloatArray, keep: int) -> tuple[IntArray, IntArray, int]:
+        """(entries, place, count): the `keep` largest of each box, and their places among `count` new symbols."""
+        order = np.lexsort((-room, self.row))
+        order = order[room[order] > _WORTH]
+        rows = self.row[order]
+        place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        kept = place < keep
+        return order[kept], place[kept], int(place[kept].max(initial=-1)) + 1
 
 
 class _Values:
@@ -239,15 +157,19 @@ class _Values:
         self.total = radius if linear else np.zeros(low.shape)
         self.rest = np.zeros(low.shape) if linear else radius
         self.forms = radius.T[: self.inputs, :, None] * np.eye(low.shape[1])[: self.inputs, None, :]
-        self.shares: list[FloatArray] = []  # of the error symbols, (K, B, n0) each
+        self.marks: list[_Mark] = []
         self.lost = np.zeros(len(low), dtype=bool)
-        self.live: IntArray | slice = slice(None)
+        self.live: npt.NDArray[np.bool_] | slice = slice(None)
 
     def through(self, layer: ValueLayer) -> None:
         """Through one affine map and its activation."""
         self.affine(layer)
         if layer.activation.name != "identity":
-            self.apply(self.plan(layer.activation))
+            low, high = self.ends()
+            slope, entries = _settled(layer.activation, low, high)
+            strip = strips(layer.activation, low[entries.where], high[entries.where])
+            self.lose_entries(entries, strip.room, strip.shift)
+            self.relax(slope, entries, strip)
 
     def affine(self, layer: ValueLayer) -> None:
         """Through one affine map."""
@@ -259,53 +181,63 @@ class _Values:
         self.center = self.center @ layer.first + layer.bias
         rest = (self.rest + gamma * size) @ layer.first_size + gamma * np.abs(layer.bias) + faint
         self.rest = rest * (1 + gamma)
+
+    def ends(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper ends of the pre-activations, (B, n)."""
         self.total = np.abs(self.forms).sum(axis=0)
-
-    def plan(self, row: Activation) -> _Plan:
-        """How to relax the activation on what is known of its arguments."""
         spread = (self.total + self.rest) * (1 + _SLACK * _EPS * (len(self.forms) + 8))
-        spread = spread + _SLACK * _EPS * np.abs(self.center) + _TINY
+        spread += _SLACK * _EPS * np.abs(self.center) + _TINY
         low, high = self.center - spread, self.center + spread
-        self.lose(~(np.isfinite(low) & np.isfinite(high)), low, high)
-        strip = strips(row, low, high)
-        self.lose(~np.isfinite(strip.room), strip.room, strip.shift)
-        index, kept, left = _largest(strip.room, self.keep)
-        return _Plan(low, high, strip, index, kept, left, self.shares_of(index))
+        self.lose(low, high)
+        return low, high
 
-    def lose(self, bad: npt.NDArray[np.bool_], *arrays: FloatArray) -> None:
-        """Give up boxes, and keep their numbers finite."""
-        if bad.any():
-            self.lost |= bad.any(axis=1)
+    def lose(self, *arrays: FloatArray) -> None:
+        """Give up boxes with numbers (B, n) that overflowed, and put zeros there."""
+        finite = np.isfinite(arrays[0])
+        for values in arrays[1:]:
+            finite &= np.isfinite(values)
+        if not finite.all():
+            self.lost |= ~finite.all(axis=1)
             for values in arrays:
-                values[bad] = 0.0
+                values[~finite] = 0.0
 
-    def shares_of(self, index: IntArray) -> FloatArray:
-        """For each new symbol (K, B) the inputs' shares of its neuron's range, (K, B, n0)."""
-        picked = np.abs(self.forms[: self.inputs, np.arange(index.shape[1]), index])
+    def lose_entries(self, entries: _Open, *arrays: FloatArray) -> None:
+        """Give up the boxes of entries with numbers (P,) that overflowed, and put zeros there."""
+        for values in arrays:
+            bad = ~np.isfinite(values)
+            self.lost[entries.row[bad]] = True
+            values[bad] = 0.0
+
+    def mark(self, entries: _Open, chosen: IntArray, place: IntArray) -> _Mark:
+        """Whose errors new symbols are; before the forms are relaxed."""
+        row, column = entries.row[chosen], entries.column[chosen]
+        picked = np.abs(self.forms[: self.inputs, row, column])
         total = picked.sum(axis=0)
-        return np.asarray((picked / np.where(total > 0, total, 1.0)).transpose(1, 2, 0))
+        return _Mark(place, row, np.asarray((picked / np.where(total > 0, total, 1.0)).T))
 
-    def apply(self, plan: _Plan) -> None:
-        """Relax the activation."""
-        strip = plan.strip
-        slope = np.abs(strip.slope)
-        size = slope * (np.abs(self.center) + self.total) + np.abs(strip.shift)
-        rough = (strip.slope != 0) & (strip.slope != 1)
-        error = np.where(rough, 2 * _SLACK * _EPS * size + _TINY, _SLACK * _EPS * np.abs(strip.shift))
-        self.rest = (slope * self.rest + plan.left + error) * (1 + 8 * _EPS)
-        self.center = strip.slope * self.center + strip.shift
-        self.total = slope * self.total + strip.room
-        if isinstance(self.live, slice):
-            self.choose(slope > 0, strip.room > 0)
-        self.forms = _extended(self.forms, strip.slope, plan.index, plan.kept, self.live)
-        self.shares.append(plan.shares)
-
-    def choose(self, *used: npt.NDArray[np.bool_]) -> None:
-        """Keep the columns that one of the masks (B, n) uses."""
-        live = np.zeros(used[0].shape[1], dtype=bool)
-        for part in used:
-            live |= part.any(axis=0)
-        self.live = np.flatnonzero(live)
+    def relax(self, slope: FloatArray, entries: _Open, strip: Strips) -> tuple[IntArray, IntArray, int]:
+        """Put slope z in place of each settled activation, and the strip of each open one; the slots of new symbols."""
+        at = entries.where
+        error = (
+            2 * _SLACK * _EPS * (np.abs(strip.slope) * (np.abs(self.center[at]) + self.total[at]) + np.abs(strip.shift))
+        )
+        error = np.where((strip.room == 0) & (strip.shift == 0) & _is_plain(strip.slope), 0.0, error + _TINY)
+        slope[at] = strip.slope
+        chosen, place, count = entries.slots(strip.room, self.keep)
+        self.marks.append(self.mark(entries, chosen, place + len(self.forms) - self.inputs))
+        left = strip.room.copy()
+        left[chosen] = 0.0
+        size = np.abs(slope)
+        self.rest, self.total, self.center = size * self.rest, size * self.total, slope * self.center
+        self.rest[at] = (self.rest[at] + error + left) * (1 + 8 * _EPS)
+        self.total[at] += strip.room
+        self.center[at] += strip.shift
+        self.forms = _scaled(self.forms, slope, entries.live, count)
+        self.forms[len(self.forms) - count + place, entries.row[chosen], _position(entries)[chosen]] = strip.room[
+            chosen
+        ]
+        self.live = entries.live
+        return chosen, place, count
 
 
 class _Differences:
@@ -315,7 +247,7 @@ class _Differences:
         self.f = _Values(low, high, keep, linear)
         self.gap, self.rest, self.total = (np.zeros(low.shape) for _ in range(3))
         self.shared, self.own = np.zeros(self.f.forms.shape), np.zeros((0, *low.shape))
-        self.own_shares: list[FloatArray] = []
+        self.marks: list[_Mark] = []
 
     def through(self, layer: PairedLayer) -> None:
         """Through one affine map and its activation."""
@@ -339,94 +271,152 @@ class _Differences:
         rest += reach @ layer.gap_error + gamma * np.abs(layer.bias_gap) + layer.bias_gap_error + faint
         self.rest = rest * (1 + gamma)
 
+    def _ends(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Lower and upper ends of g's pre-activations, and bounds of |difference|, (B, n)."""
+        f = self.f
+        widen = 1 + _SLACK * _EPS * (len(f.forms) + len(self.own) + 8)
+        own = np.abs(self.own).sum(axis=0) + self.rest
+        self.total = np.abs(self.shared).sum(axis=0) + own
+        far = (np.abs(self.gap) + self.total) * widen
+        joint = f.forms + self.shared
+        spread = (np.abs(joint, out=joint).sum(axis=0) + own + f.rest) * widen
+        spread += _SLACK * _EPS * (np.abs(f.center) + np.abs(self.gap)) + _TINY
+        center = f.center + self.gap
+        low, high = center - spread, center + spread
+        f.lose(low, high, far)
+        return low, high, far
+
     def _relax(self, row: Activation) -> None:
         f = self.f
-        plan = f.plan(row)
-        strip = plan.strip
-        widen = 1 + _SLACK * _EPS * (len(f.forms) + len(self.own) + 8)
-        own = np.abs(self.own).sum(axis=0)
-        self.total = np.abs(self.shared).sum(axis=0) + own
-        far = np.abs(self.gap) + (self.total + self.rest) * widen
-        spread = (np.abs(f.forms + self.shared).sum(axis=0) + own + f.rest + self.rest) * widen
-        spread += _SLACK * _EPS * (np.abs(f.center) + np.abs(self.gap)) + _TINY
-        low, high = f.center + self.gap - spread, f.center + self.gap + spread
-        f.lose(~(np.isfinite(low) & np.isfinite(high) & np.isfinite(far)), low, high, far)
-
-        # theta dz with theta between the secants of where f and g run
-        least, most = secants(row, np.minimum(plan.low, low), np.maximum(plan.high, high))
-        scale, error = 0.5 * least + 0.5 * most, (0.5 * most - 0.5 * least) * far
+        low_f, high_f = f.ends()
+        low_g, high_g, far = self._ends()
+        low, high = np.minimum(low_f, low_g), np.maximum(high_f, high_g)
+        slope, entries = _settled(row, low, high)
+        at = entries.where
+        strip, other = strips(row, low_f[at], high_f[at]), strips(row, low_g[at], high_g[at])
+        # theta dz with theta between the secants of where f and g run, or the relaxed g minus the relaxed f
+        least, most = secants(row, low[at], high[at])
+        scale, error = 0.5 * least + 0.5 * most, (0.5 * most - 0.5 * least) * far[at]
         error = np.where(error > 0, error * (1 + 16 * _EPS) + _TINY, 0.0)
-        # or the relaxed g minus the relaxed f
-        other = strips(row, low, high)
         apart = other.room + strip.room < error
-        error = np.where(apart, other.room, error)
-        scale = np.where(apart, other.slope, scale)
-        f.lose(~(np.isfinite(error) & np.isfinite(scale)), error, scale)
-        self._apply(plan, scale, error, apart, other)
+        error, scale = np.where(apart, other.room, error), np.where(apart, other.slope, scale)
+        f.lose_entries(entries, strip.room, strip.shift, error, scale)
+        self._apply(slope, entries, strip, other, scale, error, np.flatnonzero(apart))
 
     def _apply(
-        self, plan: _Plan, scale: FloatArray, error: FloatArray, apart: npt.NDArray[np.bool_], other: Strips
+        self,
+        slope: FloatArray,
+        entries: _Open,
+        strip: Strips,
+        other: Strips,
+        scale: FloatArray,
+        error: FloatArray,
+        apart: IntArray,
     ) -> None:
         """New difference: scale dz + tilt z_f + shift +- error, where tilt and shift are 0 unless `apart`."""
-        f, strip = self.f, plan.strip
-        b, i = np.nonzero(apart)
-        tilt = other.slope[b, i] - strip.slope[b, i]
-        shift = other.shift[b, i] - strip.shift[b, i] + tilt * f.center[b, i]
+        f, at = self.f, entries.where
+        b, i = entries.row[apart], entries.column[apart]
+        tilt = other.slope[apart] - strip.slope[apart]
         cross = f.forms[:, b, i] * tilt
+        values = np.abs(f.center[b, i]) + f.total[b, i]
         # rounding: of scale dz, and of everything that `apart` adds
-        steep = np.abs(scale)
-        rough = (scale != 0) & (scale != 1)
-        rest = np.where(rough, 2 * _SLACK * _EPS * steep * (np.abs(self.gap) + self.total) + _TINY, 0.0)
-        rest += steep * self.rest
-        size = np.abs(other.shift[b, i]) + np.abs(strip.shift[b, i])
-        size += (np.abs(other.slope[b, i]) + np.abs(strip.slope[b, i])) * (np.abs(f.center[b, i]) + f.total[b, i])
-        size += steep[b, i] * (np.abs(self.gap[b, i]) + self.total[b, i])
-        rest[b, i] += np.abs(tilt) * f.rest[b, i] * (1 + 4 * _EPS) + 4 * _SLACK * _EPS * size + _TINY
-        rest += np.where(apart, plan.left, 0.0)
-        total = steep * self.total + error
-        total[b, i] += np.abs(tilt) * f.total[b, i] + strip.room[b, i]
-        self.gap = scale * self.gap
-        self.gap[b, i] += shift
-        self.shared[:, b, i] = self.shared[:, b, i] * scale[b, i] + cross
+        size = np.abs(scale) * (np.abs(self.gap[at]) + self.total[at])
+        extra = np.where(_is_plain(scale), 0.0, 2 * _SLACK * _EPS * size + _TINY)
+        more = np.abs(other.shift[apart]) + np.abs(strip.shift[apart]) + size[apart]
+        more += (np.abs(other.slope[apart]) + np.abs(strip.slope[apart])) * values
+        extra[apart] += np.abs(tilt) * f.rest[b, i] * (1 + 4 * _EPS) + 4 * _SLACK * _EPS * more + _TINY
+        shift = other.shift[apart] - strip.shift[apart] + tilt * f.center[b, i]
+        grown = np.abs(tilt) * f.total[b, i] + strip.room[apart]
 
-        index, kept, left = _largest(error, f.keep)
-        self.own_shares.append(f.shares_of(index))
-        tied = np.where(np.take_along_axis(apart.T, plan.index, axis=0), -plan.kept, 0.0)
-        f.choose(strip.slope != 0, strip.room > 0, scale != 0, error > 0, apart)
-        factor = np.where(apart, 1.0, scale)  # those are scaled already
-        self.shared = _extended(self.shared, factor, plan.index, tied, f.live)
-        self.own = _extended(self.own, scale, index, kept, f.live)
-        self.rest, self.total = (rest + left) * (1 + 8 * _EPS), total
-        f.apply(plan)
+        chosen, place, count = entries.slots(error, f.keep)
+        self.marks.append(f.mark(entries, chosen, place + len(self.own)))
+        left = error.copy()
+        left[chosen] = 0.0
+        factor = slope.copy()
+        factor[at] = scale
+        steep = np.abs(factor)
+        self.rest, self.total, self.gap = steep * self.rest, steep * self.total, factor * self.gap
+        self.gap[b, i] += shift
+        self.total[at] += error
+        self.total[b, i] += grown
+
+        column = _position(entries)
+        self.own = _scaled(self.own, factor, entries.live, count)
+        self.own[len(self.own) - count + place, entries.row[chosen], column[chosen]] = error[chosen]
+        tied, slot, count = f.relax(slope, entries, strip)
+        self.shared = _scaled(self.shared, factor, entries.live, count)
+        self.shared[: len(cross), b, column[apart]] += cross
+        # the errors of f, in the symbols that they got
+        is_apart = np.zeros(len(error), dtype=bool)
+        is_apart[apart] = True
+        unkept = np.where(is_apart, strip.room, 0.0)
+        unkept[tied] = 0.0
+        self.rest[at] = (self.rest[at] + extra + left + unkept) * (1 + 8 * _EPS)
+        place = len(self.shared) - count + slot
+        self.shared[place, entries.row[tied], column[tied]] = np.where(is_apart[tied], -strip.room[tied], 0.0)
 
     def spans(self) -> Spans:
         """What the forms say of the outputs."""
         n = self.f.inputs
         errors = np.concatenate([self.shared[n:], self.own])
-        return _spans(self.gap, self.shared[:n], errors, [*self.f.shares, *self.own_shares], self.rest, self.f.lost)
+        marks = _joined(self.f.marks, self.marks, len(self.shared) - n)
+        return _spans(self.gap, self.shared[:n], errors, marks, self.rest, self.f.lost)
 
 
-def _largest(room: FloatArray, keep: int) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Indices (K, B) of the largest entries of each row, those entries, and the rest of the rows, (B, n)."""
-    count = min(keep, int((room > _WORTH).sum(axis=1).max(initial=0)))
-    index = np.argsort(-room, axis=1)[:, :count]
-    kept = np.take_along_axis(room, index, axis=1)
-    left = room.copy()
-    np.put_along_axis(left, index, 0.0, axis=1)
-    return np.ascontiguousarray(index.T), kept.T, left
+def _spans(
+    center: FloatArray,
+    inputs: FloatArray,
+    errors: FloatArray,
+    marks: Sequence[_Mark],
+    rest: FloatArray,
+    lost: npt.NDArray[np.bool_],
+) -> Spans:
+    widen = 1 + _SLACK * _EPS * (len(inputs) + len(errors) + 8)
+    upper = (np.abs(center) + np.abs(inputs).sum(axis=0) + np.abs(errors).sum(axis=0) + rest) * widen
+    upper = np.where(np.isfinite(upper) & ~lost[:, None], upper, np.inf)
+    batch, worst = np.arange(len(upper)), upper.argmax(axis=1)
+    scores = np.abs(inputs[:, batch, worst]).T.copy()
+    for mark in marks if len(inputs) else ():
+        size = np.abs(errors[mark.place, mark.row, worst[mark.row]])
+        np.add.at(scores, mark.row, size[:, None] * mark.shares)
+    return Spans(upper, inputs, np.nan_to_num(scores))
 
 
-def _extended(
-    forms: FloatArray, scale: FloatArray, index: IntArray, values: FloatArray, live: IntArray | slice
-) -> FloatArray:
-    """The live columns of forms * scale, with one more symbol for each of the values."""
-    count, (old, batch, n) = len(index), forms.shape
-    fresh = np.zeros((count, batch, n))
-    np.put_along_axis(fresh, index[:, :, None], values[:, :, None], axis=2)
-    fresh = fresh[:, :, live]
-    out = np.empty((old + count, *fresh.shape[1:]))
+def _joined(first: Sequence[_Mark], second: Sequence[_Mark], offset: int) -> list[_Mark]:
+    """Marks of two runs of symbols, the second one `offset` places later."""
+    return [*first, *(_Mark(mark.place + offset, mark.row, mark.shares) for mark in second)]
+
+
+def _settled(row: Activation, low: FloatArray, high: FloatArray) -> tuple[FloatArray, _Open]:
+    """Slopes (B, n) where a ReLU is linear on [low, high], and the entries where it is not; all others are open."""
+    slope = np.zeros(low.shape)
+    if kink(row) != 0:
+        open_ = np.ones(low.shape, dtype=bool)
+    else:
+        on = low >= 0
+        slope[on] = 1.0
+        open_ = ~on & (high > 0)
+    live = (slope != 0).any(axis=0) | open_.any(axis=0)
+    at, column = np.nonzero(open_)
+    return slope, _Open(at, column, live)
+
+
+def _position(entries: _Open) -> IntArray:
+    """Columns of the entries among the live ones."""
+    return np.asarray((np.cumsum(entries.live) - 1)[entries.column], dtype=np.intp)
+
+
+def _is_plain(slope: FloatArray) -> npt.NDArray[np.bool_]:
+    """Whether products with the slope are exact."""
+    return np.asarray((slope == 0) | (slope == 1))
+
+
+def _scaled(forms: FloatArray, scale: FloatArray, live: npt.NDArray[np.bool_], count: int) -> FloatArray:
+    """The live columns of forms * scale, and room for so many more symbols, zero."""
+    old = len(forms)
+    out = np.empty((old + count, forms.shape[1], int(live.sum())))
     np.multiply(forms[:, :, live], scale[:, live], out=out[:old])
-    out[old:] = fresh
+    out[old:] = 0.0
     return out
 
 
