@@ -575,7 +575,8 @@ def test_acas_xu_pairs(shared, name, seed):
         search = Ascent(f, near, box, seed)
         search.search(4000, 64, 30)
         found = distance(f, g, box, below=0.05, budget=60)
-        assert found.lower <= found.upper and Fraction(found.upper) >= exact_gap(f, near, search.point)
+        assert found.lower <= found.upper
+        assert found.upper >= exact_gap(f, near, search.point)  # exact: a float (or inf) against a rational
         if search.value < 0.035:  # undecided on a slow machine, never refuted
             assert found.answer is not Answer.NO or found.exact >= Fraction(0.05)
         if search.value > 0.06:
