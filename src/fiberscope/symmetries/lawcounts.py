@@ -45,7 +45,7 @@ def block_law_count(active: int, width: int) -> int:
 
 
 def law_count(net: Network) -> LawCount:
-    """n1 + s + laws(a) + d (n1 + 1 + n3) independent laws, laws(a) = `block_law_count`(a, n1 + 1 + n3).
+    """n1 + s + laws(a) + d (n1 + 1 + n3) independent laws, laws(a) counted by `block_law_count`.
 
     For generic three-layer bottleneck ReLU networks with s split, d dead and a always-active second-layer neurons:
     one balance for each first-layer and each split neuron, the balance matrix of the always-active block, all
