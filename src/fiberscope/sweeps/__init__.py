@@ -79,7 +79,7 @@ def sweep(
     Args:
         function: called with one payload; defined at the top level of a module if workers are used. Its value must be
             something `results.jsonable` knows.
-        cells: strings (key and payload in one), JSON-ready mappings (the key is their canonical JSON) or cells (`Cell`); a
+        cells: strings (key and payload in one), JSON-ready mappings (the key is their canonical JSON) or `Cell`; a
             generator is consumed as the run goes on. A key that comes again is computed once.
         path: file of the run, made if missing; without it the records are kept in memory.
         task: JSON-ready data on which the values depend besides the cell (version, options); a file of another task
