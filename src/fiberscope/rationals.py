@@ -173,6 +173,24 @@ def _nearest(q: Fraction, dtype: np.dtype[Any]) -> Any:
     return min(candidates, key=lambda c: (abs(Fraction(float(c)) - q), int(np.asarray(c).view(unsigned)) & 1))
 
 
+def nearest_floats(array: ExactArray) -> FloatArray:
+    """The nearest float64 of every entry, infinite beyond the largest.
+
+    >>> nearest_floats(exact_array([Fraction(1, 3), Fraction(10) ** 400])).tolist()
+    [0.3333333333333333, inf]
+    """
+    if not is_rational(array):
+        return array.astype(np.float64, copy=False)
+    return np.asarray(_map(_nearest_float, array), dtype=np.float64)
+
+
+def _nearest_float(q: Fraction) -> float:
+    try:
+        return float(q)
+    except OverflowError:
+        return math.inf if q > 0 else -math.inf
+
+
 def add(a: ExactArray, b: ExactArray) -> ExactArray:
     """Exact sum, elementwise with broadcasting: Knuth's two-sum in float64, rationals where it would round.
 

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from fiberscope import rationals
-from fiberscope._version import __version__
 from fiberscope.certificates.cases import exact_intervals
 from fiberscope.domains import Box
 from fiberscope.errors import FiberscopeError, InputError, UnsupportedError
+from fiberscope.fibers.chain import with_bias
+from fiberscope.fibers.documents import heading
 from fiberscope.fibers.witnesses import find_witness
 from fiberscope.network import Network
 from fiberscope.programs import Cut, Polyhedron, inner_point, strict_solution
@@ -145,7 +146,7 @@ class _Net:
         self.signs = [[_sign(*pair) for pair in row] for row in taken]
         self.tables = []
         for layer in net.layers:
-            ints, unit = rationals.integers(_joined(layer.weight, layer.bias))
+            ints, unit = rationals.integers(with_bias(layer.weight, layer.bias))
             rows = [([(j, int(v)) for j, v in enumerate(row[:-1]) if v], int(row[-1])) for row in ints]
             self.tables.append((rows, unit))
         self.bottom = self._layer(0, inputs)
@@ -249,10 +250,6 @@ class _Net:
 def _sign(low: Fraction | None, high: Fraction | None) -> tuple[bool, bool]:
     """Whether all of an interval is >= 0, and whether all of it is <= 0."""
     return low is not None and low >= 0, high is not None and high <= 0
-
-
-def _joined(weight: Any, bias: Any) -> Any:
-    return rationals.simplified(np.column_stack([rationals.fractions(weight), rationals.fractions(bias)]))
 
 
 def _over(terms: list[tuple[Form, Fraction]], unit: int) -> Iterator[tuple[Form, int]]:
@@ -442,10 +439,7 @@ class _Search:
         return Outcome(Answer.UNDECIDED, None, None, self.equal, text, len(self.nodes))
 
     def document(self) -> dict[str, Any]:
-        return {
-            "schema": "fiberscope/certificate/1", "kind": "cases", "version": __version__, "source": _party(self.f),
-            "target": _party(self.g), "domain": self.box.to_dict(), "nodes": self.nodes,
-        }  # fmt: skip
+        return {**heading("cases", self.f, self.g, self.box), "nodes": self.nodes}
 
     def visit(self, cell: _Cell) -> list[_Cell] | tuple[Fraction, ...]:
         """Close the node or split it; the open children, or a witness."""
@@ -710,9 +704,3 @@ def _eliminated(table: list[list[int]], count: int) -> list[Fraction] | None:
     if any(row[count] for row in table[count:]):
         return None
     return [Fraction(table[k][count], unit) for k in range(count)]
-
-
-def _party(net: Network) -> dict[str, Any]:
-    source = net.source
-    party: dict[str, Any] = {"digest": net.digest, "sha256": None if source is None else source.sha256}
-    return party if source is None or not source.path else {**party, "path": source.path}

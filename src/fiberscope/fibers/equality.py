@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from fiberscope._version import __version__
 from fiberscope.certificates import Certificate, check
 from fiberscope.domains import Box
 from fiberscope.errors import CertificateError, FiberscopeError, InputError
+from fiberscope.fibers.documents import heading
 from fiberscope.fibers.forms import NormalForm, canonical
 from fiberscope.fibers.witnesses import Counterexample, find_witness, replayed
 from fiberscope.network import Network
@@ -136,19 +136,7 @@ def certificate(
     f: Network, g: Network, domain: Box, steps: list[_Step] | tuple[_Step, ...], back: list[_Step] | tuple[_Step, ...]
 ) -> Certificate:
     """The certificate that the moves `steps` on f and `back` on g lead to one network."""
-    return Certificate.from_dict(
-        {
-            "schema": "fiberscope/certificate/1", "kind": "equality", "version": __version__,
-            "source": _party(f), "target": _party(g), "domain": domain.to_dict(),
-            "steps": list(steps), "back": list(back),
-        }
-    )  # fmt: skip
-
-
-def _party(net: Network) -> dict[str, Any]:
-    source = net.source
-    party: dict[str, Any] = {"digest": net.digest, "sha256": None if source is None else source.sha256}
-    return party if source is None or not source.path else {**party, "path": source.path}
+    return Certificate.from_dict({**heading("equality", f, g, domain), "steps": list(steps), "back": list(back)})
 
 
 def _proved(case: _Case, method: str, proof: Certificate, reason: str, theorems: tuple[str, ...] = ()) -> Verdict:

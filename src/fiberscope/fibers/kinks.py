@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fiberscope import rationals
 from fiberscope.domains import Box
 from fiberscope.errors import InputError, ScopeError
+from fiberscope.fibers.chain import with_bias
 from fiberscope.network import Network
 
 ExactArray = npt.NDArray[Any]
@@ -139,7 +140,7 @@ class OrthantForm:
         alpha, beta, reliable = self._float64
         signs = np.zeros(len(beta), dtype=np.int8)
         unsure: BoolArray = np.ones(len(beta), dtype=bool)
-        near = _floats(y)
+        near = rationals.nearest_floats(y)
         if reliable and np.isfinite(near).all():
             z = alpha @ near + beta
             error = _slack(alpha.shape[1]) * (np.abs(alpha) @ np.abs(near) + np.abs(beta)) + 1e-290
@@ -154,7 +155,7 @@ class OrthantForm:
     @cached_property
     def _float64(self) -> tuple[FloatArray, FloatArray, bool]:
         """(alpha, beta) rounded, and whether every entry has relative error at most 2^-53."""
-        alpha, beta = _floats(self.alpha), _floats(self.beta)
+        alpha, beta = rationals.nearest_floats(self.alpha), rationals.nearest_floats(self.beta)
         table, exact = np.column_stack([alpha, beta]), np.column_stack([self.alpha != 0, self.beta != 0])
         return alpha, beta, bool(np.isfinite(table).all() and (np.abs(table[exact.astype(bool)]) > 1e-290).all())
 
@@ -163,7 +164,7 @@ class OrthantForm:
     @cached_property
     def _table(self) -> ExactArray:
         """Primitive integer rows of [alpha, beta]: positive factors change no trace."""
-        rows, _ = rationals.primitive_rows(_joined(self.alpha, self.beta))
+        rows, _ = rationals.primitive_rows(with_bias(self.alpha, self.beta))
         return rows
 
     @cached_property
@@ -436,26 +437,6 @@ def _vector(values: Sequence[Any] | ExactArray) -> ExactArray:
     out = np.empty(len(values), dtype=object)
     out[:] = [rationals.as_fraction(v) for v in values]
     return out
-
-
-def _floats(array: ExactArray) -> FloatArray:
-    """Nearest float64, infinite beyond the largest."""
-    if not rationals.is_rational(array):
-        return np.asarray(array, dtype=np.float64)
-    return np.array([_float(q) for q in array.reshape(-1)], dtype=np.float64).reshape(array.shape)
-
-
-def _float(q: Fraction) -> float:
-    try:
-        return float(q)
-    except OverflowError:
-        return np.inf if q > 0 else -np.inf
-
-
-def _joined(weight: ExactArray, bias: ExactArray) -> ExactArray:
-    if rationals.is_rational(weight) or rationals.is_rational(bias):
-        return np.column_stack([rationals.fractions(weight), rationals.fractions(bias)])
-    return np.column_stack([weight, bias])
 
 
 def _mixed(count: int, seed: int) -> npt.NDArray[np.uint64]:

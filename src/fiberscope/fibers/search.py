@@ -12,11 +12,10 @@ from fiberscope import rationals
 from fiberscope.domains import Box
 from fiberscope.fibers.chain import Chain, reflection, with_bias
 from fiberscope.fibers.exchanges import exchange, leading_sign, move_hidden, nonzero, unroll
-from fiberscope.network import Network
+from fiberscope.network import HEADS, Network
 
 ExactArray = npt.NDArray[Any]
 
-_SHIFTABLE = ("softmax", "log_softmax", "argmax")
 _SETTLED = ("scale", "permute", "flip")
 """Moves after which a pass from below to above need not be repeated: they touch the rows and the columns above only."""
 
@@ -24,7 +23,7 @@ _SETTLED = ("scale", "permute", "flip")
 def normalised(net: Network, domain: Box | str | None = None, *, linear_part: bool = True) -> Chain:
     """The chain of a network after all moves; without `linear_part` only those that need no skip."""
     chain = Chain.of(net, net.domain(domain))
-    if chain.head in _SHIFTABLE and chain.activations[-1].name == "identity":
+    if chain.head in HEADS and chain.activations[-1].name == "identity":
         chain.centre()
     seen = -1
     while seen < 0 or any(step["move"] not in _SETTLED for step in chain.steps[seen:]):

@@ -151,19 +151,9 @@ def common_traces(alpha: ExactArray, beta: ExactArray) -> list[tuple[int, int]]:
 
 def _floats(table: ExactArray) -> tuple[FloatArray, Mask]:
     """Nearest float64, and which entries are too large or small for a relative error of 2^-53."""
-    try:
-        near = np.array(table, dtype=np.float64)
-    except OverflowError:
-        near = np.array([[_float(v) for v in row] for row in table], dtype=np.float64)
+    near = rationals.nearest_floats(table)
     size = np.abs(near)
     return near, np.asarray(((size < 1e-290) | ~np.isfinite(near)) & np.asarray(table != 0, dtype=bool))
-
-
-def _float(value: Fraction) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return np.inf if value > 0 else -np.inf
 
 
 def _equal_ratios(a: ExactArray, b: ExactArray) -> bool:

@@ -13,12 +13,11 @@ import numpy.typing as npt
 
 from fiberscope.domains import Box
 from fiberscope.errors import ScopeError
-from fiberscope.network import Network
+from fiberscope.network import HEADS, Network
 from fiberscope.results import Result, Stopwatch
 
 FloatArray = npt.NDArray[np.float64]
 
-_SHIFTABLE = ("softmax", "log_softmax", "argmax")
 _SCALES = (1.0, 0.1, 10.0, 100.0, 1000.0)
 _PATIENCE = 1.0
 """Seconds for making a counterexample shorter."""
@@ -157,7 +156,7 @@ def _gaps(head: str | None, first: Any, second: Any) -> list[Fraction]:
     (low_f, high_f), (low_g, high_g) = first, second
     if head == "argmax":
         return _argmax_gaps(low_f, high_f, low_g, high_g)
-    if head in _SHIFTABLE:
+    if head in HEADS:
         low_f, high_f = _relative(low_f, high_f)
         low_g, high_g = _relative(low_g, high_g)
     out = []
@@ -248,7 +247,7 @@ def difference(f: Network, g: Network, points: FloatArray) -> tuple[FloatArray, 
     with np.errstate(all="ignore"):
         sums = [net.preactivations(points) for net in (f, g)]
         a, b = (net.layers[-1].activation(z[-1]) for net, z in zip((f, g), sums, strict=True))
-        if f.head in _SHIFTABLE:
+        if f.head in HEADS:
             a, b = a - a[:, :1], b - b[:, :1]
         gap = np.abs(a - b).max(axis=1)
         noise = 1e-300 + 1e-13 * np.max([np.abs(z).max(axis=1, initial=0.0) for part in sums for z in part], axis=0)
