@@ -130,7 +130,7 @@ def distance(
     """
     spend = Budget(seconds=DEFAULT_SECONDS[below is None]) if budget is None else Budget.of(budget)
     clock = spend.start()
-    box, threshold = _checked(f, g, f.domain(domain), below)
+    threshold, box = _checked(f, g, below), f.domain(domain)
     f, g = _of_one_shape(f, g, box)
     ascent = Ascent(f, g, box, seed)
     return _Search(f, g, box, threshold, spend, clock, progress, ascent).run()
@@ -154,18 +154,16 @@ def _shown(value: float, *, up: bool) -> str:
     return f"{float(decimal.Context(prec=6, rounding=rounding).create_decimal(repr(value))):.6g}"
 
 
-def _checked(f: Network, g: Network, domain: Box | None, below: Fraction | float | None) -> tuple[Box, Fraction | None]:
+def _checked(f: Network, g: Network, below: Fraction | float | None) -> Fraction | None:
+    """The threshold as a rational, once inputs, outputs and threshold make sense."""
     for name, end in (("inputs", 0), ("outputs", -1)):
         if f.widths[end] != g.widths[end]:
             raise InputError(f"networks have {f.widths[end]} and {g.widths[end]} {name}; a distance needs as many")
-    box = Box.everywhere(f.widths[0]) if domain is None else domain
-    if box.dimension != f.widths[0]:
-        raise InputError(f"domain has {box.dimension} inputs; the networks take {f.widths[0]}")
     if below is None:
-        return box, None
+        return None
     if not (isinstance(below, Fraction) or math.isfinite(below)) or below <= 0:
         raise InputError(f"below = {below}; give a positive number")
-    return box, Fraction(below)
+    return Fraction(below)
 
 
 class _Search:
