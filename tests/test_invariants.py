@@ -5,7 +5,7 @@ import pytest
 
 from fiberscope.errors import ScopeError
 from fiberscope.invariants import smallest_sim
-from fiberscope.invariants.lattice import two_layer_lattice
+from fiberscope.invariants.manifolds.lattice import two_layer_lattice
 from fiberscope.network import Layer, Network
 from fiberscope.symmetries import quotient
 from oracles import gradient, set_partitions, signed_partitions

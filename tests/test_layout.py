@@ -56,6 +56,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "h5py": ("io.keras",),
     "torch": ("io.torch", "autodiff.torch", "training"),
     "jax": ("io.jax", "autodiff.jax", "meanfield.particles_jax", "training"),
+    "optax": ("training",),
     "sympy": ("",),
     "scipy": ("",),
     "distributed": ("sweeps",),
@@ -63,7 +64,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
 }
 DEFERRED_ONLY = {"scipy", "sympy", "distributed"}
-HEAVY = ("scipy", "flint", "highspy", "onnx", "h5py", "torch", "jax", "sympy", "click", "rich")
+HEAVY = ("scipy", "flint", "highspy", "onnx", "h5py", "torch", "jax", "optax", "sympy", "click", "rich")
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ def test_import_costs_numpy_only() -> None:
 
 
 def test_every_module_imports_without_the_extras() -> None:
-    absent = ["onnx", "onnxruntime", "h5py", "torch", "jax", "flax", "equinox", "sympy", "distributed"]
+    absent = ["onnx", "onnxruntime", "h5py", "torch", "jax", "flax", "equinox", "optax", "sympy", "distributed"]
     names = sorted(f"fiberscope.{name}" if name else "fiberscope" for name in MODULES if name != "__main__")
     block = f"import importlib, sys\nsys.modules.update(dict.fromkeys({absent}))\n"
     loaded_after(block + f"for name in {names}:\n    importlib.import_module(name)")

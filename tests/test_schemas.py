@@ -157,6 +157,20 @@ def test_the_other_commands(model: Path, tmp_path: Path) -> None:
     reached(SCHEMAS["demo"], printed("demo", "--out", tmp_path / "tour", "--json"))
 
 
+@pytest.mark.parametrize("name", ["relu", "tanh", "gaussian", "identity", "gelu"])
+def test_training_commands(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.npz"
+    rows = [[1.0, 2.0], [1.0, 2.0], [3.0, -1.0]]
+    fs.save(fs.Network.from_arrays((rows, [0.5, 0.5, 1.0]), ([[1.0, 1.0, 2.0]], [0.0]), activation=name), path)
+    given = ("--activation", name, "--json")
+    reached(SCHEMAS["orbit"], printed("orbit", path, *given))
+    reached(SCHEMAS["orbit"], printed("orbit", "--widths", "2,3,1", *given))
+    reached(SCHEMAS["sims"], printed("sims", path, *given))
+    reached(SCHEMAS["sims"], printed("sims", "--widths", "3,8,1", "--count", *given))
+    reached(SCHEMAS["conserved"], printed("conserved", path, *given))
+    reached(SCHEMAS["smallest-sim"], printed("smallest-sim", path, "--tolerance", "0.01", *given))
+
+
 def bent(c: float = -6.0, b: float = 0.0) -> fs.Network:
     """Two second-layer neurons that hide the first first-layer kink: b moves it, with c following, unseen."""
     first, second = ([[1.0, 0.0], [0.0, 1.0]], [b, 0.0]), ([[2.0, -1.0], [1.0, -3.0]], [-4.0 - 2 * b, c - b])

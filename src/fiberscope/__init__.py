@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from fiberscope.fibers import fingerprint as fingerprint
     from fiberscope.inspection import Inspection as Inspection
     from fiberscope.inspection import inspect as inspect
+    from fiberscope.invariants import Conserved as Conserved
+    from fiberscope.invariants import Orbit as Orbit
+    from fiberscope.invariants import Sims as Sims
     from fiberscope.invariants import SmallestSIM as SmallestSIM
+    from fiberscope.invariants import conserved as conserved
+    from fiberscope.invariants import is_invariant as is_invariant
+    from fiberscope.invariants import orbit as orbit
+    from fiberscope.invariants import sims as sims
     from fiberscope.invariants import smallest_sim as smallest_sim
     from fiberscope.io import load as load
     from fiberscope.io import save as save
@@ -67,7 +74,17 @@ _HOMES = {
         "fingerprint",
     ),  # fmt: skip
     "inspection": ("Inspection", "inspect"),
-    "invariants": ("SmallestSIM", "smallest_sim"),
+    "invariants": (
+        "Conserved",
+        "Orbit",
+        "Sims",
+        "SmallestSIM",
+        "conserved",
+        "is_invariant",
+        "orbit",
+        "sims",
+        "smallest_sim",
+    ),  # fmt: skip
     "io": ("load", "save", "to_onnx", "to_torch"),
     "network": ("Layer", "Network"),
     "reduction": ("Reduction", "reduce"),

@@ -127,3 +127,42 @@ def real_roots(coefficients: Sequence[Fraction]) -> tuple[tuple[float, float], .
         return ()
     squarefree = poly // poly.gcd(poly.derivative())
     return tuple(sorted(_outward(root.real) for root, _ in squarefree.complex_roots() if root.imag == 0))
+
+
+def one() -> Ball:
+    """The number 1 as a ball; arithmetic with it makes balls of everything."""
+    import flint
+
+    return flint.arb(1)
+
+
+def precision(bits: int = 128) -> Any:
+    """A context in which balls are computed with this many bits."""
+    import flint
+
+    return flint.ctx.workprec(bits)
+
+
+def middles(array: npt.NDArray[Any]) -> FloatArray:
+    """Midpoints of balls, as floats."""
+    return np.array([float(v) for v in array.reshape(-1)]).reshape(array.shape)
+
+
+def full_row_rank(rows: npt.NDArray[Any]) -> bool:
+    """Whether every matrix within the balls has independent rows, proved: |I - A B| < 1 for an approximate inverse B.
+
+    >>> full_row_rank(one() * np.array([[1, 2], [3, 4]], dtype=object))
+    True
+    >>> full_row_rank(one() * np.array([[1, 2], [2, 4]], dtype=object))
+    False
+    """
+    import flint
+
+    if not rows.size:
+        return not len(rows)
+    near = np.linalg.pinv(middles(rows))
+    if not np.isfinite(near).all():
+        return False
+    product = flint.arb_mat(rows.tolist()) * flint.arb_mat(near.tolist())
+    defect = product - flint.arb_mat([[int(i == j) for j in range(len(rows))] for i in range(len(rows))])
+    return all(bool(sum((abs(v) for v in row), flint.arb(0)) < 1) for row in defect.tolist())

@@ -135,7 +135,7 @@ class Inspection(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; the page of `report` uses only this."""
-        sim: dict[str, Any] = {"refused": self.sim_refused} if self.sim is None else self.sim.to_dict()
+        sim: dict[str, Any] = {"refused": self.sim_refused} if self.sim is None else self.sim.summary()
         lattice = sim.pop("lattice", None)
         return {
             "network": _network_dict(self.network),

@@ -116,7 +116,7 @@ def colour_classes(net: Network, *, seed: int = 0) -> tuple[Classes, ...]:
         parts.append(Part(net.layers[k].weight.T, above.labels, above.factors, signed=not rules[k - 1].even))
         new = refine(parts, rules[k - 1], state[k], rng)
         if new.count != state[k].count or new.null != state[k].null:
-            waiting |= {k - 1, k, k + 1} & set(range(1, net.depth))
+            waiting |= {k - 1, k + 1} & set(range(1, net.depth))
         state[k] = new
     return tuple(state[1:-1])
 

@@ -350,6 +350,23 @@ def rank(array: ExactArray) -> int:
     return int(flint.fmpz_mat(rows).rank())
 
 
+def rank_mod(rows: npt.NDArray[np.int64], prime: int) -> int:
+    """Rank of a matrix of residues modulo a prime. O(m n min(m, n)^0.8) by FLINT.
+
+    A matrix over Q whose denominators are units has at least this rank.
+
+    >>> rank_mod(np.array([[1, 2], [3, 6]]), 7)
+    1
+    """
+    import flint
+
+    if not rows.size:
+        return 0
+    table = rows if rows.shape[0] <= rows.shape[1] else rows.T
+    entries = np.ascontiguousarray(table).reshape(-1).tolist()
+    return int(flint.nmod_mat(table.shape[0], table.shape[1], entries, prime).rank())
+
+
 def text(q: Fraction | int) -> str:
     """A rational as "p/q" or "p"."""
     return str(Fraction(q))
@@ -493,3 +510,40 @@ def canonical_bytes(array: ExactArray) -> bytes:
     if is_rational(plain):
         return ("q" + ",".join(str(q) for q in plain.reshape(-1))).encode()
     return b"f" + (plain.astype("<f8") + 0.0).tobytes()  # adding 0.0 makes -0.0 and 0.0 one
+
+
+def nullspace_mod(rows: npt.NDArray[np.int64], prime: int) -> npt.NDArray[np.int64]:
+    """Basis of the kernel of a matrix of residues modulo a prime, (n - rank, n), in reduced row echelon form.
+
+    O(m n min(m, n)^0.8) by FLINT.
+
+    >>> nullspace_mod(np.array([[1, 2, 3]]), 7).tolist()
+    [[1, 0, 2], [0, 1, 4]]
+    """
+    import flint
+
+    count, n = rows.shape
+    if not count:
+        return np.eye(n, dtype=np.int64)
+    kernel, nullity = flint.nmod_mat(count, n, np.ascontiguousarray(rows).reshape(-1).tolist(), prime).nullspace()
+    basis = np.array([int(v) for v in kernel.entries()], dtype=np.int64).reshape(n, -1)[:, :nullity].T
+    if not nullity:
+        return basis
+    echelon, _ = flint.nmod_mat(nullity, n, np.ascontiguousarray(basis).reshape(-1).tolist(), prime).rref()
+    return np.array([int(v) for v in echelon.entries()], dtype=np.int64).reshape(nullity, n)
+
+
+def from_residue(residue: int, prime: int) -> Fraction | None:
+    """The rational p / q with |p|, q <= sqrt(prime / 2) that has this residue, or None. O(log prime).
+
+    >>> from_residue(3 * pow(2, -1, 101), 101)
+    Fraction(3, 2)
+    """
+    bound = math.isqrt(prime // 2)
+    r0, r1, s0, s1 = prime, residue % prime, 0, 1
+    while r1 > bound:
+        quotient = r0 // r1
+        r0, r1, s0, s1 = r1, r0 - quotient * r1, s1, s0 - quotient * s1
+    if not s1 or abs(s1) > bound or math.gcd(r1, s1) != 1:
+        return None
+    return Fraction(r1, s1)

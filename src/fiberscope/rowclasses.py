@@ -8,8 +8,8 @@ equal. Cost: one pass over the matrices for generic networks, plus exact work on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -26,8 +26,11 @@ IntArray = npt.NDArray[np.int64]
 _CHUNK = 1 << 19
 """Entries converted to float64 at a time: fits the second-level cache."""
 _ONE = Fraction(1)
-_BATCH = 1 << 23
-"""Entries of candidate rows gathered at a time."""
+_MINUS = Fraction(-1)
+_BATCH = 1 << 22
+"""Entries of rows that are summed exactly at a time."""
+_KINDS = 6
+"""Rows are compared bit by bit with so many others of their chain."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ class Classes:
         """Whether every neuron is alone in its class and none is null."""
         return self.count == self.labels.size
 
+    @cached_property
+    def vector(self) -> FloatArray:
+        """(n,) the factors as floats, 0 for null neurons: the columns of E, all in one."""
+        out = np.fromiter((1.0 if f is _ONE else float(f) for f in self.factors), np.float64, self.labels.size)
+        return np.where(self.labels < 0, 0.0, out)
+
 
 def discrete(n: int) -> Classes:
     """Everyone alone."""
@@ -106,87 +115,145 @@ class Part:
         """Whether a weight differs from 1."""
         return any(w is not _ONE and w != 1 for w in self.weights)
 
-    def project(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Two random projections of every row, (n, 2), and a bound on their errors, (n,)."""
-        values = rng.uniform(1.0, 2.0, (self.count + 1, 2)) * rng.choice([-1.0, 1.0], (self.count + 1, 2))
+    @cached_property
+    def by_column(self) -> bool:
+        """Whether neighbours in memory are in one column, as in a transposed matrix."""
+        return self.matrix.strides[0] < self.matrix.strides[-1]
+
+    def project(self, rng: np.random.Generator, rows: IntArray, times: int) -> tuple[FloatArray, FloatArray]:
+        """So many random projections of some rows, (len(rows), times), and a bound on their errors, (len(rows),).
+
+        The error of a sum of n products is at most about n eps sum|w||v|, and sum|w||v| <= |w| |v| (Cauchy-Schwarz).
+        """
+        values = rng.uniform(1.0, 2.0, (self.count + 1, times)) * rng.choice([-1.0, 1.0], (self.count + 1, times))
         values[-1] = 0.0  # label -1: null columns do not count
-        weights = np.array([float(w) for w in self.weights]) if self.factored else np.ones(len(self.weights))
-        vectors = values[self.labels] * weights[:, None]
+        vectors = values[self.labels]
+        if self.factored:
+            vectors *= np.array([float(w) for w in self.weights])[:, None]
         n, width = self.matrix.shape
-        out, size = np.empty((n, 2)), np.empty(n)
-        step = max(1, _CHUNK // max(1, width))
+        whole = rows.size == n
+        out, squares = np.zeros((rows.size, times)), np.zeros(rows.size)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            if self.by_column:
+                step = max(1, _CHUNK // max(1, n))
+                for start in range(0, width, step):
+                    block = self.matrix.T[start : start + step]
+                    block = _block64(block if whole else block[:, rows])
+                    out += block.T @ vectors[start : start + step]
+                    squares += np.einsum("ij,ij->j", block, block)
+            else:
+                step = max(1, _CHUNK // max(1, width))
+                for start in range(0, rows.size, step):
+                    at = slice(start, start + step)
+                    block = _block64(self.matrix[at] if whole else self.matrix[rows[at]])
+                    np.matmul(block, vectors, out=out[at])
+                    np.einsum("ij,ij->i", block, block, out=squares[at])
+            length = np.sqrt(np.einsum("ij,ij->j", vectors, vectors).max(initial=0.0))
+            size = np.sqrt(squares) * length
+        odd = np.flatnonzero(~((squares > 1e-250) & (squares < 1e250)))  # zero, or out of the range of squares
         span = np.abs(vectors).max(axis=1, initial=0.0)
-        for start in range(0, n, step):
-            chunk = self.matrix[start : start + step]
-            block = _block64(chunk)
-            out[start : start + step] = block @ vectors
-            size[start : start + step] = np.abs(block) @ span
+        for start in range(0, odd.size, step := max(1, _CHUNK // max(1, width))):
+            some = odd[start : start + step]
+            size[some] = np.abs(_block64(self.matrix[rows[some]])) @ span
         return out, 4.0 * (width + 8) * np.finfo(np.float64).eps * size + 1e-300
+
+    def matches(self, rows: IntArray, leaders: IntArray, factors: FloatArray) -> npt.NDArray[np.bool_]:
+        """Which rows are the given power of two, with sign, times their leader, entry by entry; floats only."""
+        unit = bool((np.abs(factors) == 1).all())
+        turn = factors.astype(self.matrix.dtype) if unit else factors
+        plain, out = bool((factors == 1).all()), np.ones(rows.size, dtype=bool)
+        source = self.matrix.T if self.by_column else self.matrix
+        axis = 0 if self.by_column else 1
+        if not self.by_column and source.shape[1] > 32:  # most that differ do so early
+            out = (source[rows, :4] == source[leaders, :4] * turn[:, None]).all(axis=1)
+        at, start = np.flatnonzero(out), 0
+        step = max(1, _CHUNK // max(1, at.size if self.by_column else source.shape[1]))
+        while at.size and start < (len(source) if self.by_column else at.size):
+            some = at if self.by_column else at[start : start + step]
+            if self.by_column:
+                block = source[start : start + step]
+                left, right, factor = block[:, rows[some]], block[:, leaders[some]], turn[some]
+            else:
+                left, right, factor = source[rows[some]], source[leaders[some]], turn[some, None]
+            same = (left == (right if plain else right * factor)).all(axis=axis)
+            if not unit:
+                same &= (left / factor == right).all(axis=axis)  # nothing was lost to underflow
+            out[some[~same]] = False
+            at = at[out[at]] if self.by_column else at
+            start += step
+        return out
 
     def exact(self, rows: IntArray) -> tuple[npt.NDArray[Any], Fraction]:
         """Class sums of the given rows as integers times one unit, (len(rows), count)."""
-        chunk = self.matrix[rows]
+        if self.by_column or rows.size * self.matrix.shape[1] <= _BATCH:
+            return self._exact(self.matrix[rows] if not self.by_column else self.matrix.T[:, rows].T)
+        step = max(1, _BATCH // self.matrix.shape[1])
+        blocks = [self._exact(self.matrix[rows[k : k + step]]) for k in range(0, rows.size, step)]
+        unit = min(u for _, u in blocks)
+        unit = unit if all((u / unit).denominator == 1 for _, u in blocks) else _common(u for _, u in blocks)
+        return np.concatenate([_rescaled(ints, u, unit) for ints, u in blocks]), unit
+
+    def _exact(self, chunk: ExactArray) -> tuple[npt.NDArray[Any], Fraction]:
+        ints, unit = _integers(chunk)
         if self.count == self.labels.size and not self.factored:
-            order = np.argsort(self.labels)
-            ints, unit = _integers(chunk[:, order])
-            return ints, unit
-        keep = self.labels >= 0
-        labels, columns = self.labels[keep], chunk[:, keep]
-        if self.factored:
-            columns = rationals.fractions(columns) * self.weights[keep]
-        ints, unit = _integers(columns)
-        order = np.argsort(labels, kind="stable")
-        starts = np.searchsorted(labels[order], np.arange(self.count))
+            return ints[:, np.argsort(self.labels)], unit
         if not self.count:
-            return np.zeros((len(rows), 0), dtype=np.int64), unit
-        return np.add.reduceat(ints[:, order], starts, axis=1), unit
+            return np.zeros((len(chunk), 0), dtype=np.int64), unit
+        live = np.flatnonzero(self.labels >= 0)
+        order = live[np.argsort(self.labels[live], kind="stable")]
+        starts = np.searchsorted(self.labels[order], np.arange(self.count))
+        ints = ints[:, order]
+        if self.factored:
+            weights = self.weights[order]
+            if all(abs(w) == 1 for w in weights):
+                ints = ints * np.array([int(w) for w in weights], dtype=np.int64)
+            else:
+                share = math.lcm(*(w.denominator for w in weights))
+                ints, unit = (
+                    ints.astype(object) * np.array([int(w * share) for w in weights], dtype=object),
+                    unit / share,
+                )
+        return np.add.reduceat(ints, starts, axis=1), unit
+
+
+def _common(units: Iterable[Fraction]) -> Fraction:
+    """The largest rational that divides all of some."""
+    out = Fraction(0)
+    for u in units:
+        out = Fraction(
+            math.gcd(out.numerator * u.denominator, u.numerator * out.denominator), out.denominator * u.denominator
+        )
+    return out
+
+
+def _rescaled(ints: npt.NDArray[Any], unit: Fraction, new: Fraction) -> npt.NDArray[Any]:
+    return ints if unit == new else ints.astype(object) * int(unit / new)
 
 
 def _block64(chunk: ExactArray) -> FloatArray:
     if rationals.is_rational(chunk):
         return np.asarray(rationals.rounded(chunk, np.float64))
-    return chunk.astype(np.float64)
+    return chunk.astype(np.float64, copy=False)
 
 
 def _integers(array: ExactArray) -> tuple[npt.NDArray[Any], Fraction]:
     if rationals.is_rational(array):
         return rationals.integers(array)
+    values = array.astype(np.float64, copy=False)
+    top = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    if 1e-200 < top < 1e200:  # often all entries are multiples of one unit, and sums of a row fit 62 bits
+        exponent = math.frexp(top)[1] + max(1, array.shape[-1]).bit_length() - 62
+        scaled = values * 2.0**-exponent
+        ints = scaled.astype(np.int64)
+        if (ints == scaled).all() and (np.abs(scaled) < 2.0**62).all():
+            return ints, Fraction(2) ** exponent
     ints, exponent = rationals.dyadic(array)
     return ints, Fraction(2) ** exponent
 
 
 def partition(parts: Sequence[Part], rule: Multiples, old: IntArray, rng: np.random.Generator) -> Classes:
     """Group rows whose concatenated class sums agree up to `rule`, inside the old classes."""
-    n = old.size
-    projected, error = np.zeros((n, 2)), np.zeros(n)
-    fixed = np.zeros((n, 2))  # the side whose sign counts even when the activation is even
-    for part in parts:
-        values, bound = part.project(rng)
-        if rule.even and not part.signed:
-            fixed += values
-        else:
-            projected += values
-        error += bound
-    labels = np.full(n, -1, dtype=np.int64)
-    factors = np.full(n, Fraction(0), dtype=object)
-    clusters, alone = _clusters(projected, fixed, error, rule, old, lambda rows: _all_zero(parts, rows))
-    labels[alone], factors[alone] = np.arange(alone.size), _ONE
-    fresh = alone.size
-    size = np.abs(projected).max(axis=1) + np.abs(fixed).max(axis=1)
-    for kinds in _copies(parts, rule, clusters):
-        first = np.array(list(kinds), dtype=np.int64)
-        if len(first) == 1 and size[first[0]] > 4.0 * error[first[0]]:
-            groups: list[tuple[IntArray, ExactArray | None]] = [(first, np.array([_ONE], dtype=object))]
-        else:
-            groups = _exact_groups(parts, rule, first)
-        for members, multiples_of_first in groups:
-            if multiples_of_first is None:
-                continue  # null rows keep label -1, and so do their copies
-            for kind, factor in zip(members.tolist(), multiples_of_first, strict=True):
-                for row, e in kinds[kind]:
-                    labels[row], factors[row] = fresh, factor * e
-            fresh += 1
-    return _in_order(labels, factors)
+    return in_order(*_split(parts, rule, np.arange(old.size), old, rng))
 
 
 def refine(parts: Sequence[Part], rule: Multiples, old: Classes, rng: np.random.Generator) -> Classes:
@@ -194,115 +261,108 @@ def refine(parts: Sequence[Part], rule: Multiples, old: Classes, rng: np.random.
     size = np.bincount(old.labels[old.labels >= 0], minlength=1)
     open_ = (old.labels < 0) | (size[old.labels] > 1)  # a null row may turn out not to be null
     rows = np.flatnonzero(open_)
-    if rows.size == open_.size:
-        return partition(parts, rule, old.labels, rng)
-    blocks = zip(parts, _gathered(parts, rows), strict=True)
-    inner = partition([replace(part, matrix=block) for part, block in blocks], rule, old.labels[rows], rng)
+    inner, own = _split(parts, rule, rows, old.labels[rows], rng)
     labels, factors = np.full(open_.size, -1, dtype=np.int64), np.full(open_.size, _ONE, dtype=object)
     labels[~open_] = np.arange(open_.size - rows.size)
-    labels[rows] = np.where(inner.labels >= 0, inner.labels + open_.size - rows.size, -1)
-    factors[rows] = inner.factors
-    return _in_order(labels, factors)
+    labels[rows] = np.where(inner >= 0, inner + open_.size - rows.size, -1)
+    factors[rows] = own
+    return in_order(labels, factors)
 
 
-_Kinds = dict[int, list[tuple[int, Fraction]]]
-"""For some rows the rows that are their multiples bit by bit, with the multiples; each is its own with 1."""
+def _split(
+    parts: Sequence[Part], rule: Multiples, rows: IntArray, old: IntArray, rng: np.random.Generator
+) -> tuple[IntArray, ExactArray]:
+    """Labels (-1: null) and factors of the given rows, whose old labels are given."""
+    times = 2 if rule.scale else 1
+    projected, error = np.zeros((rows.size, times)), np.zeros(rows.size)
+    fixed = np.zeros((rows.size, times))  # the side whose sign counts even when the activation is even
+    for part in parts:
+        values, bound = part.project(rng, rows, times)
+        if rule.even and not part.signed:
+            fixed += values
+        else:
+            projected += values
+        error += bound
+    labels, factors = np.full(rows.size, -1, dtype=np.int64), np.full(rows.size, Fraction(0), dtype=object)
+    chain = _chains(projected, fixed, error, rule, old, lambda at: _all_zero(parts, rows[at]))
+    size = np.bincount(chain, minlength=1)
+    alone = size[chain] == 1
+    tiny = _length(projected, fixed) <= 4.0 * error
+    alone &= ~tiny
+    labels[alone], factors[alone] = np.arange(int(alone.sum())), _ONE
+    fresh = int(alone.sum())
+    at = np.flatnonzero(~alone)
+    leader, turn = _copies(parts, rule, rows, at[np.argsort(chain[at], kind="stable")], chain, projected[:, 0])
+    kinds = np.zeros(chain.max(initial=0) + 1, dtype=np.int64)
+    first = at[leader[at] == at]
+    np.add.at(kinds, chain[first], 1)
+    plain = at[(kinds[chain[at]] == 1) & ~tiny[leader[at]]]
+    _, numbers = np.unique(chain[plain], return_inverse=True)
+    labels[plain], factors[plain] = numbers.reshape(-1) + fresh, _powers(turn[plain])
+    fresh = int(labels.max(initial=-1)) + 1
+    rest = first[labels[first] < 0]
+    rest = rest[np.argsort(chain[rest], kind="stable")]
+    for group in np.split(rest, np.flatnonzero(np.diff(chain[rest])) + 1) if rest.size else []:
+        for members, multiples_of_first in _exact_groups(parts, rule, rows[group]):
+            if multiples_of_first is None:
+                continue  # null rows keep label -1, and so do their copies
+            here = group[members]
+            labels[here], factors[here] = fresh, multiples_of_first
+            fresh += 1
+    late = at[(labels[at] < 0) & (leader[at] != at)]
+    late = late[labels[leader[late]] >= 0]
+    labels[late], factors[late] = labels[leader[late]], factors[leader[late]] * _powers(turn[late])
+    return labels, factors
 
 
-def _copies(parts: Sequence[Part], rule: Multiples, clusters: Sequence[IntArray]) -> Iterator[_Kinds]:
-    """Each cluster by one row of every kind.
-
-    Rows that agree bit by bit, or up to a sign and a power of two, have class sums that do, whatever the classes; so
-    exact sums are needed for one of them only. Rows are gathered in batches, since columns are far apart in memory.
-    """
-    if any(rationals.is_rational(part.matrix) for part in parts):
-        for cluster in clusters:
-            yield {row: [(row, _ONE)] for row in cluster.tolist()}
-        return
-    width = sum(part.matrix.shape[1] for part in parts)
-    start = 0
-    while start < len(clusters):
-        stop, total = start + 1, len(clusters[start])
-        while stop < len(clusters) and (total + len(clusters[stop])) * width <= _BATCH:
-            total += len(clusters[stop])
-            stop += 1
-        batch = [{row: [(row, _ONE)] for row in cluster.tolist()} for cluster in clusters[start:stop]]
-        batch = _collapsed(batch, lambda rows: _raw_keys(parts, rows))
-        if rule.sign or rule.scale:
-            several = _collapsed(
-                [kinds for kinds in batch if len(kinds) > 1], lambda rows: _bit_keys(parts, rule, rows)
-            )
-            batch = [kinds for kinds in batch if len(kinds) == 1] + several
-        yield from batch
-        start = stop
-
-
-def _collapsed(batch: list[_Kinds], keys: Callable[[IntArray], list[tuple[Any, Fraction]]]) -> list[_Kinds]:
-    """Join kinds with equal keys, inside each cluster."""
-    if not batch:
-        return []
-    found = iter(keys(np.array([row for kinds in batch for row in kinds], dtype=np.int64)))
-    out = []
-    for kinds in batch:
-        place: dict[Any, tuple[int, Fraction]] = {}
-        joined: _Kinds = {}
-        for row, members in kinds.items():
-            key, unit = next(found)
-            first, its_unit = place.setdefault(key, (row, unit))
-            e = unit / its_unit if unit != its_unit else _ONE
-            joined.setdefault(first, []).extend((r, own * e if e != 1 else own) for r, own in members)
-        out.append(joined)
+def _powers(values: FloatArray) -> ExactArray:
+    """Powers of two with signs as Fractions."""
+    out = np.empty(values.size, dtype=object)
+    out[:] = [_ONE if v == 1.0 else _MINUS if v == -1.0 else Fraction(v) for v in values.tolist()]
     return out
 
 
-def _gathered(parts: Sequence[Part], rows: IntArray) -> list[npt.NDArray[Any]]:
-    return [part.matrix.T[:, rows].T if _by_column(part.matrix) else part.matrix[rows] for part in parts]
+def _copies(
+    parts: Sequence[Part], rule: Multiples, rows: IntArray, order: IntArray, chain: IntArray, shadow: FloatArray
+) -> tuple[IntArray, FloatArray]:
+    """For each candidate (in the order of the chains) one that it equals bit by bit up to a sign and a power of two.
 
-
-def _raw_keys(parts: Sequence[Part], rows: IntArray) -> list[tuple[Any, Fraction]]:
-    table = np.ascontiguousarray(np.concatenate(_gathered(parts, rows), axis=1))
-    table += table.dtype.type(0)  # -0.0 and 0.0 are one
-    return [(row.tobytes(), _ONE) for row in table]
-
-
-def _bit_keys(parts: Sequence[Part], rule: Multiples, rows: IntArray) -> list[tuple[Any, Fraction]]:
-    """For each row a key and e with row = e * (row of that key): equal keys mean multiples; the converse may fail."""
-    blocks = [block.astype(np.float64) for block in _gathered(parts, rows)]
-    table = np.concatenate(blocks, axis=1) + 0.0
-    unit = np.ones(len(rows))
-    if rule.scale:
-        unit = np.ldexp(1.0, np.frexp(np.abs(table).max(axis=1, initial=0.0))[1].clip(-900, 900))
-    if rule.sign:
-        signed = np.concatenate(
-            [block for part, block in zip(parts, blocks, strict=True) if part.signed or not rule.even], axis=1
-        )
-        lead = signed[np.arange(len(rows)), np.argmax(signed != 0, axis=1)]
-        unit = np.where(lead < 0, -unit, unit)
-    turned = table / unit[:, None]
-    if rule.even:  # the other side keeps its sign
-        turned = np.where(_sides(parts), turned, table / np.abs(unit)[:, None])
-    faithful = (np.abs(turned) * np.abs(unit)[:, None] == np.abs(table)).all(axis=1).tolist()
-    turned = np.ascontiguousarray(turned + 0.0)
-    return [
-        (turned[k].tobytes(), Fraction(e)) if ok else ((int(rows[k]),), _ONE)
-        for k, (ok, e) in enumerate(zip(faithful, unit.tolist(), strict=True))
-    ]
-
-
-def _by_column(matrix: ExactArray) -> bool:
-    return matrix.strides[0] < matrix.strides[-1]
-
-
-def _sides(parts: Sequence[Part]) -> npt.NDArray[np.bool_]:
-    return np.concatenate([np.full(part.matrix.shape[1], part.signed) for part in parts])
+    Such rows have class sums that do, whatever the classes, so that exact sums are needed for one of them only. Some
+    may be missed: every row is compared with the first few kinds of its chain only.
+    """
+    leader, turn = np.arange(shadow.size), np.ones(shadow.size)
+    if not order.size or any(rationals.is_rational(part.matrix) for part in parts):
+        return leader, turn
+    left = order
+    for _ in range(_KINDS):
+        if not left.size:
+            break
+        starts = np.concatenate([[True], np.diff(chain[left]) != 0])
+        heads = left[starts][np.cumsum(starts) - 1]
+        left, heads = left[~starts], heads[~starts]
+        ratio = np.ones(left.size)
+        if rule.scale or rule.sign:
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                ratio = shadow[left] / shadow[heads]
+            ratio = np.where(np.isfinite(ratio) & (ratio != 0), ratio, 1.0)
+        power = np.ldexp(1.0, np.rint(np.log2(np.abs(ratio))).astype(np.int64).clip(-900, 900)) if rule.scale else 1.0
+        factors = power * np.sign(ratio) if rule.sign else np.abs(power * np.ones(left.size))
+        same = np.ones(left.size, dtype=bool)
+        for part in parts:
+            own = np.abs(factors) if rule.even and not part.signed else factors
+            some = np.flatnonzero(same)
+            same[some] = part.matches(rows[left[some]], rows[heads[some]], own[some])
+        leader[left[same]], turn[left[same]] = heads[same], factors[same]
+        left = left[~same]
+    return leader, turn
 
 
 def _all_zero(parts: Sequence[Part], rows: IntArray) -> bool:
     return not any(part.exact(rows)[0].any() for part in parts)
 
 
-def _in_order(labels: IntArray, factors: ExactArray) -> Classes:
-    """Number classes by their first member."""
+def in_order(labels: IntArray, factors: ExactArray) -> Classes:
+    """Classes from any numbering of them: -1 for null neurons, else numbered by first member."""
     live, first = np.unique(labels, return_index=True)
     if live.size and live[0] < 0:
         live, first = live[1:], first[1:]
@@ -312,77 +372,71 @@ def _in_order(labels: IntArray, factors: ExactArray) -> Classes:
     return Classes(new, factors)
 
 
-def _clusters(
-    projected: FloatArray,
-    fixed: FloatArray,
-    error: FloatArray,
-    rule: Multiples,
-    old: IntArray,
-    vanishes: Callable[[IntArray], bool],
-) -> tuple[list[IntArray], IntArray]:
-    """Sets of rows that may be multiples of each other, and rows that certainly are multiples of no other."""
-    period: float | None
-    size = np.hypot(projected[:, 0], projected[:, 1])
-    whole = np.hypot(size, np.hypot(fixed[:, 0], fixed[:, 1]))
-    tiny = whole <= 4.0 * error
-    if rule.scale:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            radius = np.where(tiny, 0.0, error / np.where(whole > 0, whole, 1.0)) * 4.0
-        angle = np.arctan2(projected[:, 1], projected[:, 0])
-        if rule.sign:
-            angle = np.mod(angle, math.pi)
-        key, period = angle, (math.pi if rule.sign else 2 * math.pi)
-        if rule.even and fixed.any():  # the signed side's angle says nothing where that side is small
-            key, period = np.arctan2(fixed[:, 0], np.hypot(size, fixed[:, 1])), None
-    else:
-        key = np.abs(projected[:, 0]) + fixed[:, 0] * math.e if rule.sign else projected[:, 0] + fixed[:, 0]
-        radius, period = error * 4.0, None
-    clusters: list[IntArray] = []
-    alone: list[IntArray] = []
-    for group in [np.flatnonzero(old == v) for v in np.unique(old)]:
-        zero = group[tiny[group]]
-        if zero.size and rule.scale and not vanishes(zero):
-            clusters.append(group)  # no direction is known for a nonzero row this small
-            continue
-        if zero.size:
-            clusters.append(zero)
-        several, single = _chains(group[~tiny[group]], key, radius, period)
-        clusters.extend(several)
-        alone.append(single)
-    return clusters, np.concatenate(alone) if alone else np.zeros(0, dtype=np.int64)
+def _length(projected: FloatArray, fixed: FloatArray) -> FloatArray:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", projected, projected) + np.einsum("ij,ij->i", fixed, fixed)))
 
 
 def _chains(
-    group: IntArray, key: FloatArray, radius: FloatArray, period: float | None
-) -> tuple[list[IntArray], IntArray]:
-    """Chains of rows whose keys overlap, and the rows that overlap with none."""
-    if group.size <= 1:
-        return [], group
-    order = group[np.argsort(key[group], kind="stable")]
-    if period is not None:  # start a circle at its widest gap, so that no chain is cut in two
-        around = np.diff(key[order], append=key[order[0]] + period)
-        order = np.roll(order, -1 - int(np.argmax(around)))
-    gap = np.diff(key[order]) if period is None else np.mod(np.diff(key[order]), period)
-    apart = np.concatenate([[True], gap > radius[order][1:] + radius[order][:-1], [True]])
-    single = apart[1:] & apart[:-1]
-    pieces = np.split(order, np.flatnonzero(apart[1:-1]) + 1)
-    return [np.sort(piece) for piece in pieces if piece.size > 1], order[single]
+    projected: FloatArray, fixed: FloatArray, error: FloatArray, rule: Multiples, old: IntArray,
+    vanishes: Callable[[IntArray], bool],
+) -> IntArray:  # fmt: skip
+    """A number for each row such that rows with different numbers are certainly no multiples of each other.
+
+    Rows are sorted by a key inside the old classes; a gap beyond the error bounds ends a chain. Rows that may be zero
+    have chains of their own.
+    """
+    size, whole = np.sqrt(np.einsum("ij,ij->i", projected, projected)), _length(projected, fixed)
+    tiny, period = whole <= 4.0 * error, 0.0
+    groups = np.unique(old, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    if rule.scale:
+        radius = np.where(tiny, 0.0, error / np.where(whole > 0, whole, 1.0)) * 4.0
+        key, period = np.arctan2(projected[:, 1], projected[:, 0]), 2 * math.pi
+        if rule.sign:
+            key, period = np.mod(key, math.pi), math.pi
+        if rule.even and fixed.any():  # the signed side's angle says nothing where that side is small
+            key, period = np.arctan2(fixed[:, 0], np.hypot(size, fixed[:, 1])), 0.0
+    else:
+        key = np.abs(projected[:, 0]) + fixed[:, 0] * math.e if rule.sign else projected[:, 0] + fixed[:, 0]
+        radius = error * 4.0
+    whole_group = np.zeros(int(groups.max(initial=-1)) + 1, dtype=bool)
+    if rule.scale:
+        for group in np.unique(groups[tiny]):
+            # no direction is known for a nonzero row this small: it may belong to any other
+            whole_group[group] = not vanishes(np.flatnonzero(tiny & (groups == group)))
+    apart_from_tiny = np.where(whole_group[groups], False, tiny)
+    order = np.lexsort((key, apart_from_tiny, groups))
+    sections = groups[order] * 2 + apart_from_tiny[order]
+    joined = apart_from_tiny[order] | whole_group[groups[order]]
+    gap = np.diff(key[order]) > radius[order][1:] + radius[order][:-1]
+    new = (np.diff(sections) != 0) | (gap & ~joined[1:])
+    numbers = np.concatenate([[0], np.cumsum(new)])[: order.size].astype(np.int64)
+    if period and order.size:  # the ends of a circle meet
+        starts = np.flatnonzero(np.concatenate([[True], np.diff(sections) != 0]))
+        ends = np.concatenate([starts[1:], [order.size]]) - 1
+        first, last = order[starts], order[ends]
+        meet = key[first] + period - key[last] <= radius[first] + radius[last]
+        rename = np.arange(int(numbers.max()) + 1)
+        rename[numbers[ends[meet]]] = numbers[starts[meet]]
+        numbers = rename[numbers]
+    out = np.empty(order.size, dtype=np.int64)
+    out[order] = numbers
+    return out
 
 
 def _exact_groups(parts: Sequence[Part], rule: Multiples, rows: IntArray) -> list[tuple[IntArray, ExactArray | None]]:
-    """Split candidate rows into true classes: (members, factors relative to the first), factors None for null rows."""
+    """Split candidate rows into true classes: (positions, factors relative to the first), None for null rows."""
     blocks = [part.exact(rows) for part in parts]
     common = Fraction(1, math.lcm(1, *(unit.denominator for _, unit in blocks)))
     scaled = [ints if unit == common else ints.astype(object) * int(unit / common) for ints, unit in blocks]
     table: dict[Any, list[tuple[int, Fraction]]] = {}
-    for k, row in enumerate(rows):
+    for k in range(len(rows)):
         signed = [v for part, block in zip(parts, scaled, strict=True) if part.signed for v in block[k].tolist()]
         other = [v for part, block in zip(parts, scaled, strict=True) if not part.signed for v in block[k].tolist()]
         key, factor = _canonical(signed, other, rule)
-        table.setdefault(key, []).append((int(row), factor))
+        table.setdefault(key, []).append((k, factor))
     out: list[tuple[IntArray, ExactArray | None]] = []
     for key, found in table.items():
-        members = np.array([row for row, _ in found], dtype=np.int64)
+        members = np.array([k for k, _ in found], dtype=np.int64)
         if rule.null and key is None:
             out.append((members, None))
             continue

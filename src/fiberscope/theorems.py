@@ -54,6 +54,13 @@ REFERENCES: dict[str, str] = {
   note = {arXiv:2307.00144},
   year = {2023}
 }""",
+    "marcotte2024keep": """@inproceedings{marcotte2024keep,
+  title = {Keep the Momentum: Conservation Laws beyond {E}uclidean Gradient Flows},
+  author = {Marcotte, Sibylle and Gribonval, R{\\'e}mi and Peyr{\\'e}, Gabriel},
+  booktitle = {International Conference on Machine Learning},
+  note = {arXiv:2405.12888},
+  year = {2024}
+}""",
     "du2018algorithmic": """@inproceedings{du2018algorithmic,
   title = {Algorithmic Regularization in Learning Deep Homogeneous Models: Layers are Automatically Balanced},
   author = {Du, Simon S. and Hu, Wei and Lee, Jason D.},
@@ -69,6 +76,14 @@ REFERENCES: dict[str, str] = {
   number = {4},
   pages = {589--593},
   year = {1992}
+}""",
+    "sussmann1973orbits": """@article{sussmann1973orbits,
+  title = {Orbits of Families of Vector Fields and Integrability of Distributions},
+  author = {Sussmann, H{\\'e}ctor J.},
+  journal = {Transactions of the American Mathematical Society},
+  volume = {180},
+  pages = {171--188},
+  year = {1973}
 }""",
     "phuong2020functional": """@inproceedings{phuong2020functional,
   title = {Functional vs. Parametric Equivalence of {ReLU} Networks},
@@ -131,6 +146,15 @@ _ROWS = (
         "Theorem 3.1 of the reference",
     ),
     Theorem(
+        "bracket-rank",
+        "Brackets of the fields span the tangent space of the orbit",
+        "The tangent space of the orbit at theta is spanned by the fields pushed forward along flows, and for analytic "
+        "fields by their iterated Lie brackets at theta; its dimension is the same at all points of the orbit. So "
+        "the rank of any brackets, also modulo a prime or in ball arithmetic, is a lower bound of the dimension.",
+        ("the fields are analytic in theta near the orbit; else the statement is about the push-forwards",),
+        ("sussmann1973orbits", "zhao2025sims"),
+    ),
+    Theorem(
         "equitable-sim",
         "Equitable partitions are invariant manifolds",
         "Let P_l be orthogonal projectors with P_0 = I, P_L = I such that s maps range P_l into itself and "
@@ -143,6 +167,29 @@ _ROWS = (
         "proved in the documentation; the classes found are verified over Q",
     ),
     Theorem(
+        "symmetry-fixed-space",
+        "Fixed spaces of symmetries are invariant manifolds",
+        "If a linear isometry g of parameter space keeps the function, F(g theta) = F(theta), then {g theta = theta} "
+        "is invariant under gradient flow for every loss and data set, and so are intersections of such spaces. "
+        "Exchanging two neurons of a layer gives equal neurons; where s is odd, (a, w, b) -> (-a, -w, -b) gives signs "
+        "and null neurons, where s is even and differentiable, (a, w, b) -> (a, -w, -b) gives signs and neurons with "
+        "w = b = 0.",
+        ("the chain's weights are the parameters that are trained", "s' is the same function in every forward pass"),
+        ("zhao2025sims", "fiberscope"),
+        "grad F(g theta) = g grad F(theta), so the gradient at a fixed point is fixed",
+    ),
+    Theorem(
+        "tangent-fields",
+        "A closed set is invariant exactly if every field is tangent to it",
+        "{A theta = b}, and {g = 0} for polynomials g, are invariant under gradient flow for every loss and data set "
+        "if at their points the rate A X, or the rate of each g up to multiples of the g, is 0 for every field X = "
+        "grad_theta <c, F(theta)(x)>. If one field has a rate other than 0 at one point of the set, some flow "
+        "leaves it.",
+        ("the fields are locally Lipschitz", "the parameters are trained as they are"),
+        ("zhao2025sims", "fiberscope"),
+        "rates expanded in symbols that obey the laws of the activation's class hold for the whole class",
+    ),
+    Theorem(
         "reduced-network",
         "Training on the manifold is training of a narrower network",
         "On that manifold f equals the network with weights R_l = (E_l^T E_l)^(-1) E_l^T W_l E_(l-1), and "
@@ -152,15 +199,28 @@ _ROWS = (
         ("zhao2025sims", "fiberscope"),
     ),
     Theorem(
+        "optimiser-equivariance",
+        "Which optimisers keep the manifold, and follow the reduced network",
+        "On the manifold of classes with vectors e every gradient is e_i f_j G_AB / n_A, with G the gradient of the "
+        "reduced network and f = e (f = |e| after an even activation). Rules linear in the gradient keep the manifold "
+        "and act on R_AB with gradient (n_B / n_A) G_AB; rules that commute with orthogonal maps act as they are on "
+        "sqrt(n_A / n_B) R; elementwise odd rules keep it for factors 0, 1, -1 and act on R_AB / n_B with gradient "
+        "G_AB / n_A. Decay shrinks R by the factor by which it shrinks W; decay inside the gradient of an elementwise "
+        "rule needs constant blocks.",
+        ("the hypotheses of equitable-sim", "exact arithmetic: the manifold may repel, and rounding then leaves it"),
+        ("zhao2025sims", "fiberscope"),
+        "proved in the documentation",
+    ),
+    Theorem(
         "two-layer-sims",
         "The invariant manifolds of two-layer networks",
-        "For two-layer networks with softplus, sigmoid or tanh the orbit of theta has dimension D K + "
-        "(output biases), with K the number of classes of neurons that are equal (for tanh: up to sign, "
-        "without zero neurons) and D the parameters of a neuron; every closed invariant manifold is a union "
-        "of such strata.",
-        ("two affine layers", "the activation is softplus, sigmoid or tanh"),
+        "For two-layer networks with softplus, sigmoid, tanh or erf the orbit of theta has dimension D K + "
+        "(output biases), with K the number of classes of neurons that are equal (for tanh and erf: up to sign, "
+        "without zero neurons) and D the parameters of a neuron; all parameters with the same classes form one "
+        "orbit, and every invariant manifold is a union of such strata.",
+        ("two affine layers", "the activation is softplus, sigmoid, tanh or erf"),
         ("zhao2025sims", "fiberscope"),
-        "strata verified exactly for widths up to 4; no proof for all widths is claimed",
+        "proved for all widths in docs/theory/manifolds.md",
     ),
     Theorem(
         "permutation-scaling",
@@ -211,6 +271,27 @@ _ROWS = (
         ),
         ("marcotte2023abide", "gegenfurtner2026symmetries"),
         "elementary; checked over Q against every gradient on hundreds of random networks",
+    ),
+    Theorem(
+        "law-count",
+        "How many conservation laws there are",
+        "Near theta there are exactly N - r independent functions that all the vector fields of a family keep, N the "
+        "dimension of the state and r the largest dimension of an orbit near theta; for analytic families r is the "
+        "dimension of the orbits of generic points, the rank of the Lie algebra there.",
+        ("the fields are analytic", "local laws, near generic points arbitrarily close to theta"),
+        ("marcotte2023abide", "zhao2025sims"),
+        "Frobenius; a rank modulo a prime bounds r from below, independent known laws bound it from above",
+    ),
+    Theorem(
+        "symmetry-laws",
+        "Affine symmetries give conservation laws",
+        "If grad F . (A theta + c) = 0 for all outputs and inputs, gradient flow keeps theta.A theta / 2 + c.theta for "
+        "symmetric A; the heavy ball theta'' + tau theta' = -grad keeps exp(tau t) theta'.A theta for skew A and "
+        "c = 0; the mirror flow theta_i' = -theta_i grad_i on some coordinates keeps the sum of A_ii theta_i there and "
+        "of A_ii theta_i^2 / 2 elsewhere for diagonal A and c = 0.",
+        ("the symmetry holds at every theta",),
+        ("marcotte2023abide", "marcotte2024keep"),
+        "elementary; each law's derivative along random fields is checked modulo a prime",
     ),
     Theorem(
         "lossless-moves",

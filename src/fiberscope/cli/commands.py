@@ -224,25 +224,6 @@ def check(certificate: str, f: str, g: str, **options: Any) -> int:
 
 
 @program.command(
-    "smallest-sim",
-    short_help="The smallest known manifold that training cannot leave.",
-    epilog="Example: fiberscope smallest-sim model.safetensors",
-)
-@click.argument("path", type=PATH)
-@common_options(domain=False)
-def smallest_sim(path: str, **options: Any) -> int:
-    """Find the smallest known invariant manifold of training that contains a network."""
-    from fiberscope.invariants import smallest_sim as run
-
-    begin = time.perf_counter()
-    check_targets(options, reads=[path])
-    net = load_network(path, options)
-    result = run(net)
-    emit("smallest-sim", result.to_dict(), f"{path}\n{result}", [net], options, begin)
-    return DONE
-
-
-@program.command(
     short_help="BibTeX of theorems, or of what a saved result rests on.",
     epilog="Example: fiberscope cite equitable-sim, or: fiberscope cite result.json",
 )

@@ -5,8 +5,8 @@ from fiberscope.fibers.distances import Bound, distance
 from fiberscope.fibers.equality import assert_equal, equal
 from fiberscope.fibers.forms import NormalForm, canonical, fingerprint
 from fiberscope.fibers.members import Fiber, fiber
-from fiberscope.fibers.twins import Automorphisms
 from fiberscope.fibers.witnesses import Counterexample
+from fiberscope.symmetries.automorphisms import Automorphisms
 
 __all__ = [
     "Alignment", "Automorphisms", "Bound", "Counterexample", "Fiber", "NormalForm", "align", "assert_equal",

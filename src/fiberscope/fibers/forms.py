@@ -18,9 +18,9 @@ from fiberscope.activations import Activation
 from fiberscope.domains import Box
 from fiberscope.fibers.chain import Chain
 from fiberscope.fibers.search import keys_of, normalised
-from fiberscope.fibers.twins import Automorphisms, automorphisms
 from fiberscope.network import Network
 from fiberscope.results import Assumption, Result, jsonable
+from fiberscope.symmetries.automorphisms import Automorphisms, twin_automorphisms
 
 ExactArray = npt.NDArray[Any]
 
@@ -141,7 +141,7 @@ class NormalForm(Result):
     @property
     def automorphisms(self) -> Automorphisms:
         """The relabelings of hidden neurons that keep the given parameter (not the form: there it is alone)."""
-        return automorphisms(self.network)
+        return twin_automorphisms(self.network)
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready data without the weights and moves."""

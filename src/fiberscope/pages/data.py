@@ -134,6 +134,10 @@ _TELLING = {
     "distance": {"lower", "upper", "witness"},
     "align": {"moves", "before", "after", "rounds"},
     "fiber": {"dimension", "lower_bound", "hidden_neurons"},
+    "orbit": {"dimension", "ambient", "estimates", "upper_reason"},
+    "conserved": {"dynamics", "orbit_dimension", "known", "independent"},
+    "sims": {"count_types", "families", "levels"},
+    "smallest-sim": {"linear_dimension", "reduced_widths", "activation_class"},
 }
 """Kinds of results with parts of their own on the page, and keys by which one without a schema is known."""
 
@@ -150,7 +154,9 @@ def _other_name(data: Data, kind: str) -> str:
     files = [base_name(row.get("path")) or "network in memory" for row in rows(data.get("inputs"))]
     if kind == "fingerprint":
         return f"{len(rows(data.get('results'))):,} networks"
-    plain = data.get("name") or data.get("schema") or (kind if kind != "other" else "")
+    if kind == "sims" and not files:
+        return f"{'-'.join(map(str, listing(data.get('widths'))))} {data.get('activation')}"
+    plain = data.get("name") or data.get("model") or data.get("schema") or (kind if kind != "other" else "")
     return " and ".join(files) or str(plain)
 
 

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from fiberscope._version import __version__
-from fiberscope.pages import comparison, dynamics, fiberparts, forms, sections
+from fiberscope.pages import classparts, comparison, dynamics, fiberparts, forms, orbits, sections, simparts
 from fiberscope.pages.data import Data, View, listing, mapping, view_of, whole
 from fiberscope.pages.figures import share_bar
 from fiberscope.pages.markup import Child, Markup, count, el, plain, real
@@ -153,6 +153,9 @@ _TILES = {
     "canonical": forms.canonical_tiles,
     "fiber": fiberparts.fiber_tiles,
     "fingerprint": forms.fingerprint_tiles,
+    "orbit": orbits.orbit_tiles,
+    "conserved": orbits.conserved_tiles,
+    "smallest-sim": classparts.sim_tiles,
 }
 
 
@@ -167,6 +170,8 @@ _LAYOUT = (
      comparison.why, comparison.witness, forms.uniqueness, comparison.counterexample, forms.names,
      fiberparts.slice_drawing, fiberparts.dimension, fiberparts.neurons, fiberparts.equations,
      fiberparts.symmetries, fiberparts.walk),
+    (orbits.orbit, orbits.methods, orbits.laws, orbits.local_laws, simparts.manifolds_card),
+    (classparts.sim_summary, classparts.sim_network, classparts.sim_levels, classparts.sim_tree),
     (sections.findings, sections.reduction, sections.network, dynamics.training, dynamics.fiber, dynamics.balance),
     (sections.layers,),
     (sections.scope, sections.small_print),

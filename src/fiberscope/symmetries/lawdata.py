@@ -119,16 +119,24 @@ class Law(Result):
         [6, 2, -4, 0]
         """
         vector = rationals.fractions(self._theta(rationals.exact_array(theta), 1))
-        out = np.full((self.size, len(vector)), Fraction(0), dtype=object)
+        return self._filled(vector, np.full((self.size, len(vector)), Fraction(0), dtype=object), Fraction(1))
+
+    def residues(self, theta: npt.NDArray[np.int64], prime: int) -> npt.NDArray[np.int64]:
+        """Gradients modulo a prime at residues theta, (size, M); their rank is at most that over Q."""
+        vector = self._theta(theta, 1)
+        out = self._filled(vector, np.zeros((self.size, len(vector)), dtype=np.int64), np.int64(1))
+        return np.asarray(out % prime)
+
+    def _filled(self, vector: npt.NDArray[Any], out: npt.NDArray[Any], one: Any) -> npt.NDArray[Any]:
         if self.name == "constants":
-            out[np.arange(self.size), list(self.parameters)] = Fraction(1)
+            out[np.arange(self.size), list(self.parameters)] = one
             return out
         incoming, outgoing = self._sides(vector)
         inside, outside = self._sides(np.arange(len(vector)))
         for row, j, k in zip(out, *self.pairs(), strict=True):
-            for one, other in ((j, k), (k, j)):
-                row[inside[one]] += incoming[other]
-                row[outside[:, one]] -= self.degree * outgoing[:, other]
+            for a, b in ((j, k), (k, j)):
+                row[inside[a]] += incoming[b]
+                row[outside[:, a]] -= self.degree * outgoing[:, b]
         return out
 
     def _theta(self, vector: npt.NDArray[Any], dimensions: int | None) -> npt.NDArray[Any]:

@@ -1,0 +1,1 @@
+"""Conservation laws: how many, which, and which of them a network has at its own parameters."""

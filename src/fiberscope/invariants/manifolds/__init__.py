@@ -1,0 +1,1 @@
+"""All invariant manifolds of an architecture: types, counts, members, lattice."""
