@@ -85,7 +85,9 @@ def test_every_command_has_the_same_options_and_an_example_that_parses(name: str
     text = CliRunner().invoke(program, [name, "--help"], terminal_width=200).stdout
     shared = "--json --html --budget --seed --part --activation --allow-opaque --quiet --force --traceback --help"
     assert set(shared.split()) <= set(re.findall(r"--[a-z-]+", text))
-    assert ("--domain" in text) == (name in ("inspect", "reduce", "equal", "distance", "canonical"))
+    assert ("--domain" in text) == (
+        name in ("inspect", "reduce", "equal", "distance", "canonical", "orbit", "conserved")
+    )
     examples = re.findall(r"fiberscope ([a-z][^\n,]*)", text[text.index("Example") :])
     assert examples
     for example in examples:

@@ -478,7 +478,7 @@ def test_what_lies_beyond_is_said_for_every_activation() -> None:
     for name, families in expected.items():
         found = sims((2, 3, 1), name)
         assert {f.name for f in found.families} == families
-        assert found.complete == (name in ("tanh", "sigmoid", "softplus"))
+        assert found.complete == (name in ("tanh", "sigmoid", "softplus", "erf"))
         assert ("two-layer-sims" in found.theorems) == found.complete
         assert all(f.name in str(found) for f in found.families)
         assert not sims((2, 3, 3, 1), name).complete and not sims((3, 2), name).complete

@@ -52,6 +52,8 @@ def sim_tiles(data: Data) -> list[Data]:
 
 def sim_summary(view: View) -> Card | None:
     """Dimension and meaning, with the lattice of all kinds where there is one."""
+    if view.kind != "smallest-sim":  # an inspection has the card too
+        return None
     return dynamics.training(replace(view, data={"sim": view.data, "lattice": view.data.get("lattice")}))
 
 

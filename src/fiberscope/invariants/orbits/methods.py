@@ -55,7 +55,7 @@ def _depths(subject: Subject, rank_at: Callable[[int], Span | int], clock: Stopw
 
 
 def _float_span(subject: Subject, point: FloatArray, rng: np.random.Generator, depth: int,
-                space: GrowingSpan | None = None) -> Span:  # fmt: skip
+                space: GrowingSpan | None = None, basis: bool = False) -> Span:  # fmt: skip
     """Span of brackets up to a depth; large ones add to `space`, which is empty or holds those of the depths below."""
     family, size = subject.floats, subject.floats.size
     count = min(size, subject.top.value) + _SPARE
@@ -67,7 +67,7 @@ def _float_span(subject: Subject, point: FloatArray, rng: np.random.Generator, d
 
     if count <= DENSE:
         scaled = rows(depth, count)
-        return span_of(np.concatenate(scaled) if size <= _STACKED else np.sum(scaled, axis=0))
+        return span_of(np.concatenate(scaled) if size <= _STACKED else np.sum(scaled, axis=0), basis=basis)
     first = depth if space is not None and space.rank else 1
     space = GrowingSpan(size) if space is None else space
     for level in range(first, depth + 1):
@@ -115,12 +115,17 @@ def _flow(subject: Subject, at: str, seed: int, rng: np.random.Generator, clock:
 def _brackets(subject: Subject, at: str, seed: int, rng: np.random.Generator, clock: Stopwatch,
               found: Sequence[Estimate]) -> Any:  # fmt: skip
     size = subject.floats.size
-    deepest = _DEEPEST if size <= 60 else 4 if size <= 300 else 2
+    deepest = _DEEPEST if size <= 60 else 4 if size <= 300 else 2 if size <= _STACKED else 1
     goal = max((e.dimension for e in found if e.clear), default=subject.top.value)
     here = subject.floats.start
     goal = min(goal, subject.top.value)
     growth, span = _depths(
-        subject, partial(_float_span, subject, here, rng, space=_space(subject)), clock, False, deepest, goal
+        subject,
+        partial(_float_span, subject, here, rng, space=_space(subject), basis=True),
+        clock,
+        False,
+        deepest,
+        goal,
     )
     span = span or Span(0, 0.0, 0.0, None)
     note = "brackets at the point itself: a lower bound, whatever their depth"
@@ -195,6 +200,8 @@ def exact_rank(
     brackets, and 2 rank^2 M flops.
 
     >>> from fiberscope.activations import activation
+    >>> from fiberscope.autodiff.families import RestrictedFamily
+    >>> from fiberscope.models.chains import chain_family
     >>> chain, ring = chain_family((2, 2, 2), [activation("identity")]), Residues()
     >>> family = RestrictedFamily(chain, np.zeros(12), np.array([0, 1, 2, 3, 6, 7, 8, 9]))  # without biases
     >>> point = Nilpotent(ring, {0: np.arange(1, 9)[None] ** 2})

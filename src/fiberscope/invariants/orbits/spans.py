@@ -39,12 +39,13 @@ class Span:
         return self.rank == 0 or self.kept >= GAP * self.dropped
 
 
-def span_of(rows: npt.NDArray[Any], *, tolerance: float = TOLERANCE) -> Span:
+def span_of(rows: npt.NDArray[Any], *, tolerance: float = TOLERANCE, basis: bool = True) -> Span:
     """Numerical rank of the rows, each scaled to length 1.
 
     Args:
         rows: (B, M).
         tolerance: relative singular values below it are dropped.
+        basis: whether to keep one, which takes twice as long.
 
     Returns:
         The rank with its gap. Singular values up to 1200 rows or columns; beyond, the diagonal of a QR factorisation,
@@ -61,6 +62,8 @@ def span_of(rows: npt.NDArray[Any], *, tolerance: float = TOLERANCE) -> Span:
     if not values.size:
         return Span(0, 0.0, 0.0, np.zeros((0, rows.shape[1])))
     if min(values.shape) <= DENSE:
+        if not basis:
+            return Span(*_cut(np.linalg.svd(values, compute_uv=False), tolerance), None)
         _, spectrum, right = np.linalg.svd(values, full_matrices=False)
         rank, kept, dropped = _cut(spectrum, tolerance)
         return Span(rank, kept, dropped, right[:rank])
