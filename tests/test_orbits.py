@@ -13,7 +13,7 @@ from fiberscope.activations import activation
 from fiberscope.autodiff.jets import FormalJets
 from fiberscope.autodiff.nilpotent import Nilpotent
 from fiberscope.autodiff.rings import Residues
-from fiberscope.errors import InputError, ScopeError
+from fiberscope.errors import InputError, ScopeError, UnsupportedError
 from fiberscope.invariants.orbits import orbit
 from fiberscope.invariants.orbits.certified import proves_rank
 from fiberscope.invariants.orbits.flows import transported_span, wander
@@ -213,6 +213,38 @@ def test_patterns_that_a_search_may_have_missed_leave_a_lower_bound() -> None:
     assert (whole.dimension, whole.certified, whole.rigor) == (31, True, Rigor.EXACT)
 
 
+def test_regions_away_from_the_origin_and_inputs_that_are_zero_at_a_vertex() -> None:
+    # gradients (a x, a, w x + b, 1) of an always active neuron: one law, and the weight of x moves
+    always = orbit(Network.from_arrays(([[1.0]], [5.0]), ([[3.0]], [0.0])), domain="[-1,1]")
+    assert (always.dimension, always.rigor) == (3, Rigor.EXACT)
+    through = orbit(Network.from_arrays(([[1.0, 1.0]], [0.0]), ([[3.0]], [0.5])))
+    assert (through.dimension, through.rigor) == (4, Rigor.EXACT)
+
+
+def test_kinks_that_coincide_leave_a_lower_bound() -> None:
+    # w2 = 2 w1, b2 = 2 b1, other outgoing weights: the kinks part at once, and then 7 - 2 dimensions are reached
+    net = Network.from_arrays(([[1.0], [2.0]], [0.5, 1.0]), ([[3.0, 1.0]], [0.0]))
+    found = orbit(net)
+    assert (found.dimension, found.upper, found.certified, found.rigor) == (4, 5, False, Rigor.SAMPLED)
+    # in one class they stay together
+    twin = orbit(Network.from_arrays(([[1.0], [2.0]], [0.5, 1.0]), ([[3.0, 6.0]], [0.0])))
+    assert (twin.dimension, twin.certified, twin.rigor) == (3, True, Rigor.EXACT)
+    # so does a kink at the end of the domain
+    edge = orbit(Network.from_arrays(([[1.0], [2.0]], [0.0, 0.5]), ([[3.0, 1.0]], [0.0])), domain="[0,1]")
+    assert edge.rigor is Rigor.SAMPLED
+
+
+def test_activations_after_the_last_layer() -> None:
+    # F = z^2 with z = 0 for all x: every gradient is 2 z grad z = 0
+    net = Network.from_arrays(([[0.5]], [0.0]), ([[0.0]], [0.0]), activation=["tanh", "square"])
+    assert orbit(net).dimension == 0
+    moving = Network.from_arrays(([[0.5]], [0.25]), ([[1.0]], [0.5]), activation=["tanh", "sigmoid"])
+    assert (orbit(moving).dimension, orbit(moving).certified) == (4, True)
+    bent = Network.from_arrays(([[0.5]], [0.0]), ([[-1.0]], [-5.0]), activation=["tanh", "relu"])
+    with pytest.raises(UnsupportedError, match="activation relu after the last layer"):
+        orbit(bent)
+
+
 def test_orbits_of_users_own_families_and_points() -> None:
     family = chain_family((2, 3, 1), [activation("tanh")])
     theta = np.random.default_rng(0).standard_normal(13)
@@ -294,3 +326,15 @@ def test_exact_weights_are_read_as_the_rationals_they_are() -> None:
     third = Fraction(1, 3)
     net = Network.from_arrays(([[third], [third]], [third, third]), ([[third, third]], [0]), activation="square")
     assert orbit(net).dimension < 7
+
+
+def test_float32_weights_are_proved_too() -> None:
+    net = Network.random((2, 3, 1), activation="tanh", seed=0, dtype=np.float32)
+    assert orbit(net).rigor is Rigor.INTERVAL
+
+
+def test_a_search_that_ran_out_of_time_says_so() -> None:
+    net = Network.random((3, 3, 3), activation="identity", seed=0)  # needs brackets of depth 2
+    found = orbit(net, method="flow", budget=0)
+    assert found.is_lower_bound and not found.certified and "the time was over" in str(found)
+    assert "dimension >= " in str(found)

@@ -615,7 +615,7 @@ def test_wide_layers_are_shown_by_dimension() -> None:
     huge = card_of(sims((2, 1000, 1), "softplus"))
     assert "2.99\u00d710\u00b9\u2079\u00b2\u2077" in huge and "<svg" not in huge
     many = card_of(sims((2, 200, 1), "softplus"))
-    assert many.count('scope="row"') == 41 and "every 5th dimension" in many
+    assert many.count('scope="row"') == 41 and "one dimension in 5" in many
 
 
 def test_the_card_trusts_no_words_and_shows_nothing_for_other_results() -> None:
@@ -625,3 +625,12 @@ def test_the_card_trusts_no_words_and_shows_nothing_for_other_results() -> None:
     made.update(statement="<b>", activation="<b>", kind="<b>")
     assert "<b>" not in card_of(made)
     assert simparts.manifolds_card(View(1, {"answer": "YES"}, "equal", "x")) is None
+
+
+def test_patterns_that_are_one_set_are_counted_as_patterns() -> None:
+    # a layer between two layers of null neurons has no parameters without biases
+    found = sims((1, 1, 1, 1, 1), "tanh", bias=False)
+    sets = {rationals.canonical_bytes(member.projector()) for member in found.members()}
+    assert (found.count, len(sets)) == (8, 7)
+    assert "counted are patterns" in found.statement
+    assert "counted are patterns" not in sims((1, 1, 1, 1, 1), "tanh").statement

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope import rationals
 from fiberscope.activations import Activation
 from fiberscope.autodiff.jets import evaluate, rule_of
 from fiberscope.autodiff.symbols import Poly
@@ -44,7 +45,7 @@ class Objects:
 
     def array(self, values: Array) -> Array:
         """From an exact array."""
-        return self.map(lambda v: self.constant(Fraction(v)), np.asarray(values))
+        return self.map(lambda v: self.constant(rationals.as_fraction(v)), np.asarray(values))
 
     def random(self, rng: np.random.Generator, shape: Sequence[int]) -> Array:
         """Nonzero eighths between -2 and 2, or new symbols."""

@@ -43,8 +43,14 @@ def _architecture(widths: str, options: dict[str, Any], *, bias: bool = True) ->
     """A network of this architecture at random parameters."""
     from fiberscope.network import Network
 
-    name = options["activation"] or "relu"
-    return Network.random(_widths(widths), activation=name, seed=options["seed"], bias=bias)
+    return Network.random(_widths(widths), activation=_named(options), seed=options["seed"], bias=bias)
+
+
+def _named(options: dict[str, Any]) -> str:
+    """The activation, which an architecture does not say by itself."""
+    if not options["activation"]:
+        raise InputError("--widths says no activation; add --activation NAME, such as tanh or relu")
+    return str(options["activation"])
 
 
 @program.command(
@@ -61,7 +67,9 @@ def _architecture(widths: str, options: dict[str, Any], *, bias: bool = True) ->
     "--method", type=click.Choice(["auto", "flow", "transport", "exact", "all"]), default="auto", show_default=True,
     help="Which way to compute it; all: every one, to check each other.",
 )  # fmt: skip
-@click.option("--frozen", multiple=True, metavar="BLOCK", help="A block that is not trained: W1, b1, W2, ...")
+@click.option(
+    "--frozen", multiple=True, metavar="BLOCK", help="Blocks that are not trained, b1,b2 for instance; also repeated."
+)
 @common_options()
 def orbit(path: str | None, widths: str | None, at: str | None, method: str, frozen: tuple[str, ...],
           **options: Any) -> int:  # fmt: skip
@@ -75,13 +83,16 @@ def orbit(path: str | None, widths: str | None, at: str | None, method: str, fro
     begin = time.perf_counter()
     _one_source(path, widths)
     check_targets(options, reads=[path] if path else [])
-    net = _architecture(widths, options) if widths else load_network(str(path), options)
+    if widths is not None and options["domain"]:
+        raise InputError("--domain is about a file's own weights; an architecture has none")
+    net = _architecture(widths, options) if widths is not None else load_network(str(path), options)
     where = at or ("generic" if widths else "theta")
     if widths and where == "theta":
         raise InputError("--at theta needs a file; an architecture has only generic parameters")
     with working(options) as work, work.progress() as progress:
+        blocks = [name for text in frozen for name in text.split(",")]
         result = run(
-            net, at=where, method=method, frozen=frozen, domain=options["domain"], seed=options["seed"],
+            net, at=where, method=method, frozen=blocks, domain=options["domain"], seed=options["seed"],
             budget=work.budget, progress=progress,
         )  # fmt: skip
     text = f"{path}\n{result}" if path else str(result)
@@ -120,7 +131,7 @@ def sims(path: str | None, widths: str | None, no_bias: bool, no_output_bias: bo
         raise InputError(f"{path}: its hidden layers have different activations; sims needs one")
     shape = net.widths if net is not None else _widths(str(widths))
     row = net.activation if net is not None else None
-    name = row if row is not None else options["activation"] or "tanh"
+    name = row if row is not None else "identity" if net is not None and not net.hidden else _named(options)
     result = run(shape, name, bias=not no_bias, output_bias=not no_output_bias, limit=limit)
     body = result.to_dict()
     if only_count:
@@ -134,13 +145,13 @@ def sims(path: str | None, widths: str | None, no_bias: bool, no_output_bias: bo
 
 
 def _in_floats(net: Network) -> tuple[Network, str]:
-    """The network in float64, which every format holds, and words for what was rounded."""
+    """The network in the dtype of its file, and words for what was rounded."""
     from fiberscope import rationals
 
     exact = rationals.exact_array(net.theta)
-    if not rationals.is_rational(exact):
+    if rationals.representable(exact, net.dtype).all():
         return net, ""
-    return net.with_theta(rationals.nearest_floats(exact)), ", weights rounded to float64"
+    return net.with_theta(rationals.rounded(exact, net.dtype)), f", weights rounded to {net.dtype.name}"
 
 
 @program.command(
@@ -207,7 +218,7 @@ def smallest_sim(path: str, tolerance: float | None, level: str, projected: str 
 @_WIDTHS
 @click.option(
     "--dynamics", default="gradient", show_default=True, metavar="NAME",
-    help="gradient, heavy_ball[:friction], or mirror[:block,block].",
+    help="gradient, heavy_ball[:friction], mirror[:block,block] or mirror_momentum[:block,block].",
 )  # fmt: skip
 @click.option("--no-bias", is_flag=True, help="Without biases.")
 @click.option(
@@ -237,7 +248,7 @@ def conserved(path: str | None, widths: str | None, dynamics: str, no_bias: bool
             )  # fmt: skip
         else:
             result = run(
-                _widths(str(widths)), dynamics, activation=options["activation"] or "relu", bias=not no_bias,
+                _widths(str(widths)), dynamics, activation=_named(options), bias=not no_bias,
                 degree=degree, seed=options["seed"], budget=work.budget,
             )  # fmt: skip
     text = f"{path}\n{result}" if path else str(result)

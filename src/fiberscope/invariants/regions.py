@@ -36,7 +36,8 @@ class Regions:
     """Patterns found, one row each.
 
     Args:
-        points: (P, n_0) exact inputs in the domain, inside their region.
+        points: (P, n_0) exact inputs in the domain, inside their region; coordinates are 0 only where the domain is.
+        pieces: for each hidden layer (P, n_l), the linear pieces' numbers.
         slopes: for each hidden layer (P, n_l).
         intercepts: for each hidden layer (P, n_l).
         complete: whether it is proved that no other pattern has an open region in the domain.
@@ -46,6 +47,7 @@ class Regions:
     """
 
     points: Array
+    pieces: tuple[npt.NDArray[np.int64], ...]
     slopes: tuple[FloatArray, ...]
     intercepts: tuple[FloatArray, ...]
     complete: bool
@@ -54,14 +56,20 @@ class Regions:
     note: str = ""
 
     @property
+    def patterns(self) -> set[bytes]:
+        """The patterns, to be compared."""
+        return _rows(self.pieces)
+
+    @property
     def count(self) -> int:
         """Number of patterns."""
         return len(self.points)
 
 
 def realised_regions(
-    net: Network, box: Box, *, bias: bool = True, seed: int = 0, clock: Stopwatch, most: int = 3000
-) -> Regions:
+    net: Network, box: Box, *, bias: bool = True, seed: int = 0, clock: Stopwatch, most: int = 3000,
+    beside: Network | None = None,
+) -> Regions:  # fmt: skip
     """The activation patterns with an open region in the domain.
 
     Args:
@@ -71,6 +79,8 @@ def realised_regions(
         seed: of the search.
         clock: ends the enumeration, after which what was found is completed by search.
         most: largest number of regions enumerated.
+        beside: a network at parameters next to these; if its patterns are others, theta sits where kinks coincide, or
+            where one touches the domain's edge, and `open` is False.
 
     Complexity: a few pivots and one exact check for each region and neuron.
 
@@ -90,20 +100,66 @@ def realised_regions(
         found, stays = search.points, search.open
     complete = not note
     if not complete:
-        found = [*found, *_searched(net, box, np.random.default_rng(seed))]
+        found = [*found, *_searched(net, box, np.random.default_rng(seed), clock)]
         note = f"patterns beyond those found may exist ({note})"
-    points = _stacked(found, net.widths[0])
+    points = _off_axes(net, _stacked(found, net.widths[0]), free)
     pattern = activity(net, points)
     inside = np.all([m.min(axis=1, initial=np.inf) > 0 for m in pattern.margins], axis=0)
     if complete:
         inside[:] = True  # the enumeration has checked them; what is left are kinks that fill a region
         note = "" if stays else "a kink fills a region of inputs: other patterns occur as soon as theta moves"
+        if stays and beside is not None:
+            around = realised_regions(beside, box, bias=bias, seed=seed, clock=clock, most=most)
+            stays = around.complete and around.patterns == _rows(pattern.pieces)
+            note = "" if stays else "kinks coincide or touch the domain's edge: other patterns occur as theta moves"
     table = np.concatenate(pattern.pieces, axis=1)[inside]
     kept = np.flatnonzero(inside)[np.unique(table, axis=0, return_index=True)[1]]
-    return Regions(
-        points[kept], tuple(s[kept] for s in pattern.slopes), tuple(s[kept] for s in pattern.intercepts), complete,
-        stays, free, note,
-    )  # fmt: skip
+    slopes, intercepts = (tuple(part[kept] for part in parts) for parts in (pattern.slopes, pattern.intercepts))
+    pieces = tuple(part[kept] for part in pattern.pieces)
+    return Regions(points[kept], pieces, slopes, intercepts, complete, stays, free, note)
+
+
+def nearby(net: Network, *, bias: bool = True, seed: int = 0) -> Network:
+    """The network at parameters moved by about 2^-40 of their size, exactly.
+
+    >>> net = Network.from_arrays(([[1.0]], [0.5]), ([[2.0]], [0.0]))
+    >>> bool(abs(float(nearby(net).layers[0].weight[0, 0]) - 1.0) < 1e-11)
+    True
+    """
+    rng = np.random.default_rng((seed, 11))
+    parts: list[Array] = []
+    for layer in net.layers:
+        unit = Fraction(float(np.abs(layer.weight64).max(initial=0.0)) or 1.0) / 2**40
+        for k, block in enumerate((layer.weight, layer.bias)):
+            steps = rng.integers(-1000, 1001, block.size) * (1 if bias or k == 0 else 0)
+            exact = rationals.fractions(rationals.exact_array(block)).reshape(-1)
+            parts.append(np.array([q + int(n) * unit / 1000 for q, n in zip(exact, steps, strict=True)], dtype=object))
+    return net.with_theta(np.concatenate(parts))
+
+
+def _rows(pieces: Sequence[npt.NDArray[np.int64]]) -> set[bytes]:
+    return {row.tobytes() for row in np.concatenate(pieces, axis=1).astype(np.int64)}
+
+
+def _off_axes(net: Network, points: Array, free: npt.NDArray[np.bool_]) -> Array:
+    """The same regions by points without a zero coordinate: what is zero at a point is not zero in an open region."""
+    zero = np.asarray(points == 0, dtype=bool) & free
+    rows = np.flatnonzero(zero.any(axis=1))
+    if not rows.size:
+        return points
+    before = np.concatenate(activity(net, points[rows]).pieces, axis=1)
+    out = rationals.fractions(rationals.exact_array(points)).copy()
+    left = np.arange(len(rows))
+    for power in (10, 30, 60, 120, 240):
+        step = Fraction(1, 2**power)
+        moved = out[rows[left]].copy()
+        moved[zero[rows[left]]] = step
+        same = (np.concatenate(activity(net, moved).pieces, axis=1) == before[left]).all(axis=1)
+        out[rows[left[same]]] = moved[same]
+        left = left[~same]
+        if not left.size:
+            break
+    return out
 
 
 def _stacked(points: Sequence[Array], n: int) -> Array:
@@ -272,7 +328,7 @@ def _empty(rows: list[Array]) -> bool:
 # ---- search
 
 
-def _searched(net: Network, box: Box, rng: np.random.Generator) -> list[Array]:
+def _searched(net: Network, box: Box, rng: np.random.Generator, clock: Stopwatch) -> list[Array]:
     """Inputs of several sizes, near the kinks of every neuron, and where neurons that seem to be dead are largest."""
     parts = [np.asarray(box.sample(_DRAWN, rng, scale=scale), np.float64) for scale in _SCALES]
     for layer in range(len(net.hidden)):
@@ -280,13 +336,15 @@ def _searched(net: Network, box: Box, rng: np.random.Generator) -> list[Array]:
         values = net.preactivations(start)[layer]
         near = []
         for i in range(values.shape[1]):
+            if clock.expired:
+                break
             above, below = start[values[:, i] > 0], start[values[:, i] <= 0]
             if len(above) and len(below):
                 near.append(_crossing(net, layer, i, above[:16], below[:16], box))
             else:
                 start_ = start[np.argsort(np.abs(values[:, i]))[:8]]
                 near.append(_climbed(net, layer, i, start_, 1.0 if not len(above) else -1.0, box, rng))
-        parts.append(np.concatenate(near))
+        parts.extend([np.concatenate(near)] if near else [])
     return list(np.concatenate(parts))
 
 

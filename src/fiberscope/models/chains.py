@@ -29,13 +29,15 @@ def blocks_of(widths: Sequence[int]) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def chain_family(
-    widths: Sequence[int], rows: Sequence[Activation], *, samples: int = 1, inputs: Draw | None = None
-) -> GradientFamily:
+    widths: Sequence[int], rows: Sequence[Activation], *, output: Activation | None = None, samples: int = 1,
+    inputs: Draw | None = None,
+) -> GradientFamily:  # fmt: skip
     """The gradient fields of W_L s(... s(W_1 x + b_1) ...) + b_L.
 
     Args:
         widths: (n_0, ..., n_L), at least two.
         rows: the L - 1 hidden activations.
+        output: an activation after the last layer.
         samples: data points whose gradients are added in one field.
         inputs: draws x, (count, samples, n_0); None: Gaussian of several sizes, or uniform residues.
     """
@@ -45,7 +47,8 @@ def chain_family(
         h = tape.constant(data[0])
         for k, row in enumerate(rows):
             h = (h @ blocks[2 * k].T + blocks[2 * k + 1]).apply(row)
-        return h @ blocks[-2].T + blocks[-1]
+        h = h @ blocks[-2].T + blocks[-1]
+        return h if output is None else h.apply(output)
 
     def draw(ring: Ring, rng: np.random.Generator, count: int) -> Data:
         x = ring.random(rng, (count, samples, widths[0]))

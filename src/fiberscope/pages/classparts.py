@@ -59,6 +59,8 @@ def sim_summary(view: View) -> Card | None:
 
 def sim_network(view: View) -> Card | None:
     """The network drawn with its classes, and which neuron is in which class."""
+    if view.kind != "smallest-sim":
+        return None
     shown = _with_groups(view)
     if shown is None:
         return None
@@ -76,6 +78,8 @@ def sim_network(view: View) -> Card | None:
 
 def sim_levels(view: View) -> Card | None:
     """Exact, numerical and approximate classes side by side."""
+    if view.kind != "smallest-sim":
+        return None
     found = rows(view.data.get("levels"))
     if not found:
         return None
@@ -99,6 +103,8 @@ def sim_levels(view: View) -> Card | None:
 
 def sim_tree(view: View) -> Card | None:
     """Distance from the manifold against the number of classes."""
+    if view.kind != "smallest-sim":
+        return None
     tree = mapping(view.data.get("merge_tree"))
     steps = [s for s in rows(tree.get("steps")) if whole(s.get("classes")) > 0]
     if not steps:

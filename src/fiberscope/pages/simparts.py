@@ -31,7 +31,7 @@ def manifolds_card(view: View) -> Card | None:
         ("activation", f"{data.get('activation')} ({data.get('kind')})"),
         ("parameters", count(ambient)),
         ("biases", _bias_words(data)),
-        ("list complete", "yes, as far as checked" if data.get("complete") is True else "no, or not known"),
+        ("list complete", "yes, proved" if data.get("complete") is True else "no, or not known"),
     ]
     statement = str(data.get("statement") or "")
     said = el("p", f"{statement[:1].upper()}{statement[1:]}.", class_="small") if statement else None
@@ -71,7 +71,7 @@ def levels_drawing(levels: Sequence[Data]) -> Markup:
         cells = [el("td", el("div", bar, class_="thin")), el("td", times(number), class_="num")]
         cells.append(el("td", plural(types, "kind") if types < 10**7 else f"{compact(types)} kinds", class_="num"))
         lines.append(el("tr", el("th", f"dim {count(dimension)}", scope="row"), cells))
-    skipped = f", every {step}th dimension" if step > 1 else ""
+    skipped = f", one dimension in {step}" if step > 1 else ""
     caption = f"Manifolds by dimension on a logarithmic scale{skipped}"
     inner = el("table", el("caption", caption, class_="hidden"), el("tbody", lines), class_="bars")
     box = el("div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption)

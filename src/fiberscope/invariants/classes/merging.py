@@ -98,11 +98,14 @@ class MergeTree(Result):
         else:
             head = f"merge tree: {self.suggested:,} classes stand out (the next merge is {_times(self.ratio)} wider)"
         lines = [head]
-        for step in _shown(self.steps, self.suggested):
+        shown = _shown(self.steps, self.suggested)
+        for step, following in zip(shown, [*shown[1:], None], strict=True):
             mark = "  <-" if step.classes == self.suggested else ""
             lines.append(
                 f"  {step.classes:>9,} classes   distance {step.distance:10.3g}   dimension {step.dimension:>11,}{mark}"
             )
+            if following is not None and self.steps.index(following) != self.steps.index(step) + 1:
+                lines.append("        ...")
         return "\n".join([*lines, *([f"  {self.capped}"] if self.capped else [])])
 
 

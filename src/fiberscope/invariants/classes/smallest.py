@@ -272,7 +272,7 @@ class SmallestSIM(Result):
     def __str__(self) -> str:
         """One screen."""
         lines = [
-            f"smallest invariant manifold: dimension {self.dimension} of {self.ambient} ({self.rigor.name})",
+            f"smallest known invariant manifold: dimension {self.dimension} of {self.ambient} ({self.rigor.name})",
             f"  {self.meaning}",
             "  widths of the network it trains like: " + "-".join(map(str, self.reduced_widths)),
         ]
@@ -365,7 +365,7 @@ def smallest_sim(net: Network, tolerance: float | None = None) -> SmallestSIM:
     dimension = min(leaf_dimension(net, widths), net.parameter_count if leaf is None else leaf)
     rules = [multiples(layer.activation, training=True) for layer in net.hidden]
     kind = _kind([layer.activation for layer in net.hidden])
-    complete = net.depth == 2 and net.layers[0].activation.name in PROVED
+    complete = net.depth == 2 and [layer.activation.name for layer in net.layers] in [[n, "identity"] for n in PROVED]
     lattice, here = _lattice(net, partition)
     return SmallestSIM(
         dimension=dimension, ambient=net.parameter_count, linear_dimension=manifold_dimension(net, widths),

@@ -21,7 +21,7 @@ from fiberscope.autodiff.jets import FormalJets, TrueJets
 from fiberscope.autodiff.nilpotent import Nilpotent
 from fiberscope.autodiff.rings import Floats, Residues
 from fiberscope.domains import Box
-from fiberscope.errors import InputError, ScopeError
+from fiberscope.errors import InputError, ScopeError, UnsupportedError
 from fiberscope.invariants.laws.growth import RankGrowth, lie_growth
 from fiberscope.invariants.laws.local import LocalCount, local_count
 from fiberscope.invariants.laws.polynomials import PolynomialLaws, SkewAnsatz, law_ansatz, polynomial_laws
@@ -243,6 +243,10 @@ def _subject(
         return model, None
     if isinstance(model, Network):
         model.require_own_parameters("a conservation law")
+        if model.layers[-1].activation.name != "identity":
+            raise UnsupportedError(
+                f"the activation {model.layers[-1].activation.label} after the last layer; laws are counted without one"
+            )
         if not bias and any(np.any(layer.bias != 0) for layer in model.layers):
             raise InputError("bias=False, but the network has biases that are not zero")
         return chain(model.widths, [layer.activation for layer in model.hidden], bias=bias), model
@@ -270,7 +274,7 @@ def _notes(subject: Model, moved: Flow, net: Network | None) -> tuple[str, ...]:
     notes = [subject.note] if subject.note else []
     if moved.bound is not None:
         notes.append(moved.bound[1])
-    if net is not None:
+    if net is not None and not subject.note:
         notes.append("generic points are dense: the count is that near every theta, whatever the orbit of theta itself")
     return tuple(notes)
 

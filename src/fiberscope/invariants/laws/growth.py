@@ -72,7 +72,9 @@ def lie_growth(
     for depth in range(1, deepest + 1):
         if ranks and clock.expired:
             return RankGrowth(tuple(ranks), False, "the time was over")
-        ranks.append(exact_rank(family, theta, depth, jets, rng, ceiling, space))
+        ranks.append(exact_rank(family, theta, depth, jets, rng, ceiling, space, clock))
+        if clock.expired and ranks[-1] < ceiling:
+            return RankGrowth(tuple(ranks), False, "the time was over")
         if ranks[-1] >= ceiling or ranks[-1] in ranks[:-1]:
             return RankGrowth(tuple(ranks), True)
     return RankGrowth(tuple(ranks), False, f"depth {deepest} was reached")

@@ -19,7 +19,7 @@ from fiberscope.autodiff.nilpotent import Nilpotent
 from fiberscope.autodiff.rings import Residues
 from fiberscope.domains import Box
 from fiberscope.invariants.laws.growth import lie_growth
-from fiberscope.invariants.regions import realised_regions
+from fiberscope.invariants.regions import nearby, realised_regions
 from fiberscope.models.affine import AffineFields, paired
 from fiberscope.models.networks import Patterns, piecewise_family, sides, weight_places
 from fiberscope.network import Network
@@ -71,7 +71,7 @@ class LocalCount(Result):
     def __str__(self) -> str:
         """A few lines."""
         all_ = "all" if self.complete else "found"
-        most = "" if self.complete else "at most "
+        most = "at most " if self.rigor is Rigor.SAMPLED else ""
         lines = [
             f"  here, on {self.domain}: {most}{self.count} laws ({self.patterns} activation patterns, {all_}; "
             f"{self.rigor.value})"
@@ -125,7 +125,7 @@ def local_count(
         where = f"the given {len(points)} inputs"
     else:
         box = net.domain(domain)
-        found = realised_regions(net, box, bias=bias, seed=seed, clock=clock)
+        found = realised_regions(net, box, bias=bias, seed=seed, clock=clock, beside=nearby(net, bias=bias, seed=seed))
         complete, stays, points = found.complete, found.open, found.points
         notes = (found.note,) if found.note else ()
         held = np.where(found.free, np.nan, box.lower)

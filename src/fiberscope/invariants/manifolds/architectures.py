@@ -278,7 +278,9 @@ def sims(
     if len(shape) < 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
         raise InputError(f"widths {shape}; give at least two whole numbers >= 1")
     if sum(shape[1:-1]) > _MOST:
-        raise InputError(f"{sum(shape[1:-1]):,} hidden neurons; the counts are exact integers up to {_MOST:,} of them")
+        raise InputError(
+            f"{sum(shape[1:-1]):,} hidden neurons in all layers together; counts are made for up to {_MOST:,}"
+        )
     row = find_activation(activation)
     rules = class_rules(row)
     depth = len(shape) - 1
@@ -289,6 +291,9 @@ def sims(
     types, edges = list_types(plain) if kinds <= limit else ((), ())
     families = _families(row, depth, bias, output_bias)
     complete, statement = statement_of(row, depth, families)
+    if depth > 2 and not bias and (rules.null or rules.signs):
+        statement += "; next to a layer of null neurons without biases several class patterns are one set: counted are "
+        statement += "patterns"
     return Sims(
         widths=shape, activation=row.label, kind=kind_of(row), bias=bias, output_bias=output_bias,
         parameters=plain.ambient, count=count, count_types=kinds, types=types, edges=edges,

@@ -120,7 +120,7 @@ def statement_of(row: Activation, depth: int, families: tuple[Family, ...]) -> t
         return False, (
             "not complete: in deep networks equitable partitions with unequal blocks are invariant although no "
             "symmetry induces them, groups that act on several layers at once have fixed spaces of their own, and "
-            "that nothing else exists is a conjecture"
+            "whether anything else exists is not known"
         )
     if row.name in PROVED:
         return True, (

@@ -66,7 +66,7 @@ def ceiling(net: Network, free: Sequence[str], *, everywhere: bool = False,
         reason = "the leaf on which neurons that read nothing at a critical point are constants"
         return Ceiling(constant, reason, ("equitable-sim",))
     entries = laws(net, points).entries if _laws_hold(net, blocks) else ()
-    known = [law for law in entries if law.size and (law.kind == "global" or not everywhere)]
+    known = [law for law in entries if law.size and (law.kind == "global" or (not everywhere and law.radius > 0))]
     total = sum(law.size for law in known)
     if not total or every > _ROWS:
         return found

@@ -55,7 +55,8 @@ def _depths(subject: Subject, rank_at: Callable[[int], Span | int], clock: Stopw
 
 
 def _float_span(subject: Subject, point: FloatArray, rng: np.random.Generator, depth: int,
-                space: GrowingSpan | None = None, basis: bool = False) -> Span:  # fmt: skip
+                space: GrowingSpan | None = None, basis: bool = False,
+                clock: Stopwatch | None = None) -> Span:  # fmt: skip
     """Span of brackets up to a depth; large ones add to `space`, which is empty or holds those of the depths below."""
     family, size = subject.floats, subject.floats.size
     count = min(size, subject.top.value) + _SPARE
@@ -72,7 +73,7 @@ def _float_span(subject: Subject, point: FloatArray, rng: np.random.Generator, d
     space = GrowingSpan(size) if space is None else space
     for level in range(first, depth + 1):
         full, wanted = True, _CHUNK if level == 1 else 2 * _SPARE
-        while full and space.rank < count - _SPARE:
+        while full and space.rank < count - _SPARE and not (clock is not None and clock.expired):
             number, wanted = min(wanted, count - space.rank), _CHUNK
             full = space.add(rows(level, number)[-1]) == number
     return space.span
@@ -97,19 +98,27 @@ def _flow(subject: Subject, at: str, seed: int, rng: np.random.Generator, clock:
         legs, length = 4 + 2 * attempt, 0.5 + attempt / 2
         point = start if at == "generic" else wander(subject.floats, start, rng, legs=legs, length=length)
         growth, span = _depths(
-            subject, partial(_float_span, subject, point, rng, space=_space(subject)), clock, True, 5
+            subject, partial(_float_span, subject, point, rng, space=_space(subject), clock=clock), clock, True, 5
         )
         if span is not None and (best is None or (span.clear, span.rank) > (best[1].clear, best[1].rank)):
             best = growth, span
-        if span is not None and span.clear:
+        if span is not None and span.clear and _ended(subject, growth):
             seen.append(span.rank)
         # a rank that meets the bound is final, a stable one at a random point too; else two points must agree
         if clock.expired or subject.top.value in seen or (seen and (at == "generic" or seen.count(max(seen)) > 1)):
             break
     growth, span = best if best is not None else ([0], Span(0, 0.0, 0.0, None))
     where = "at a random point" if at == "generic" else "at a regular point of the orbit"
-    note = f"brackets {where}, deepened until the rank is stable"
-    return Estimate("flow", span.rank, tuple(growth), span.kept, span.dropped, span.clear, Rigor.NUMERICAL, note), None
+    ended = _ended(subject, growth)
+    note = f"brackets {where}, deepened until the rank is stable" if ended else f"brackets {where}, not deep enough"
+    note += "" if ended or not clock.expired else ": the time was over"
+    gap = (span.kept, span.dropped, span.clear and ended)
+    return Estimate("flow", span.rank, tuple(growth), *gap, Rigor.NUMERICAL, note), None
+
+
+def _ended(subject: Subject, growth: Sequence[int]) -> bool:
+    """Whether the rank met its bound or the last depth added nothing."""
+    return growth[-1] >= subject.top.value or len(growth) > 1 and growth[-1] == growth[-2]
 
 
 def _brackets(subject: Subject, at: str, seed: int, rng: np.random.Generator, clock: Stopwatch,
@@ -154,7 +163,7 @@ def _exact(subject: Subject, at: str, seed: int, rng: np.random.Generator, clock
     size, space = family.size, Echelon(family.size, ring.prime)
 
     def rank_at(depth: int) -> int:
-        return exact_rank(family, point, depth, jets, rng, subject.top.value, space)
+        return exact_rank(family, point, depth, jets, rng, subject.top.value, space, clock)
 
     deepest = 7 if size <= 20 else 6 if size <= 60 else 4 if size <= 150 else 3
     growth, _ = _depths(subject, rank_at, clock, at == "generic", deepest)
@@ -182,6 +191,7 @@ def exact_rank(
     rng: np.random.Generator,
     most: int,
     space: Echelon | None = None,
+    clock: Stopwatch | None = None,
 ) -> int:
     """Rank modulo a prime of the Lie algebra's members up to a bracket depth, at a point.
 
@@ -192,6 +202,7 @@ def exact_rank(
         jets: derivatives of activations modulo the prime.
         rng: of the data.
         most: a proved upper bound of the rank; not many more rows are drawn.
+        clock: ends a large computation; what was found by then is returned, a lower bound like any rank.
         space: empty, or what calls for the depths below have put in; large ranks add to it. None to begin anew.
 
     A lower bound of the rank over Q. Small ranks come from random sums of brackets of every depth up to the given one,
@@ -225,7 +236,7 @@ def exact_rank(
     space = Echelon(family.size, ring.prime) if space is None else space
     for level in range(first, depth + 1):
         full, wanted = True, _CHUNK if level == 1 else 2 * _SPARE
-        while full and space.rank < most:
+        while full and space.rank < most and not (clock is not None and clock.expired):
             count, wanted = min(wanted, most + _SPARE - space.rank), _CHUNK
             deepest = brackets(family, point, [family.draw(ring, rng, count) for _ in range(level)], jets)[-1].real
             full = space.add(np.broadcast_to(deepest, (count, family.size))) == count

@@ -99,9 +99,14 @@ class Orbit(Result):
         else:
             lines.append(f"  proved upper bound: {self.upper} ({self.upper_reason})")
         for e in self.estimates:
-            gap = "" if e.kept is None else f", singular values kept >= {e.kept:.1e}, dropped <= {e.dropped:.1e}"
-            depth = f", by depth {', '.join(map(str, e.growth))}" if e.growth else ""
-            lines.append(f"  {e.method}: {e.dimension}{depth}{gap}")
+            gap = (
+                ""
+                if e.kept is None
+                else f", singular values kept >= {e.kept:.1e}, "
+                + (f"dropped <= {e.dropped:.1e}" if e.dropped else "none dropped")
+            )
+            depth = f", ranks by bracket depth {', '.join(map(str, e.growth))}" if e.growth else ""
+            lines.append(f"  {e.method}: {e.dimension}{depth}{gap}{'' if e.clear else '; ' + e.note}")
         if self.order is not None and self.at == "theta":
             lines.append(f"  brackets of depth {self.order} at the point itself span the tangent space")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])

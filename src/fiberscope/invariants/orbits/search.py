@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope.domains import Box
-from fiberscope.errors import InputError, ScopeError
+from fiberscope.errors import FiberscopeError, InputError, ScopeError
 from fiberscope.invariants.orbits.certified import proves_rank
 from fiberscope.invariants.orbits.methods import METHODS
 from fiberscope.invariants.orbits.outcome import Estimate, Orbit
@@ -143,6 +143,9 @@ def _verdict(subject: Subject, at: str, found: Sequence[Estimate], tangent: Floa
     proved = [e.dimension for e in found if e.rigor is Rigor.EXACT]
     fair = [e for e in found if e.clear and e.dimension <= top.value]
     beyond = [e for e in found if e.dimension > top.value]
+    wrong = next((e for e in beyond if e.rigor is Rigor.EXACT), None)
+    if wrong is not None:
+        raise FiberscopeError(f"a proved rank of {wrong.dimension} contradicts the bound {top.value} ({top.reason})")
     for e in beyond:
         notes.append(
             f"{e.method} found {e.dimension}, above the proved {top.value}: rounding left the manifold, ignored"
@@ -170,7 +173,9 @@ def _verdict(subject: Subject, at: str, found: Sequence[Estimate], tangent: Floa
     if sampled:
         certified, rigor = False, Rigor.SAMPLED
     disagree = {e.dimension for e in fair if e.method in ("flow", "transport")}
-    open_ = sampled or (not certified and (len(disagree) > 1 or not fair))
+    missed = subject.beyond is not None and low < subject.beyond.value
+    solid = bool(stable) or any(e.method in ("flow", "transport") for e in fair)
+    open_ = missed or (not certified and (len(disagree) > 1 or not solid))
     if len(disagree) > 1 and not certified:
         notes.append(f"methods disagree ({', '.join(map(str, sorted(disagree)))}): a lower bound")
     if generic and max(generic) > low and at == "theta" and rigor is Rigor.NUMERICAL:

@@ -13,12 +13,14 @@ from fiberscope import rationals
 from fiberscope.autodiff.families import Family, RestrictedFamily
 from fiberscope.autodiff.floats import FloatFamily, NumpyFamily
 from fiberscope.domains import Box
-from fiberscope.errors import InputError, ScopeError
-from fiberscope.invariants.orbits.ceilings import Ceiling, ceiling
-from fiberscope.invariants.regions import realised_regions
+from fiberscope.errors import InputError, ScopeError, UnsupportedError
+from fiberscope.invariants.classes.projections import nearest_on_manifold
+from fiberscope.invariants.orbits.ceilings import Ceiling, ceiling, leaf_dimension
+from fiberscope.invariants.regions import nearby, realised_regions
 from fiberscope.models.chains import blocks_of, chain_family
 from fiberscope.models.networks import Patterns, piecewise_family
 from fiberscope.network import Network
+from fiberscope.neurons import colour_classes
 from fiberscope.results import Stopwatch
 
 LARGEST = 12_000
@@ -70,6 +72,14 @@ def subject_of(model: Any, theta: Any, inputs: Any, at: str, frozen: Sequence[st
     return _function(model, theta, inputs, at, rng)
 
 
+def _require_small(dimension: int) -> None:
+    if dimension > LARGEST:
+        raise ScopeError(
+            f"an orbit of up to {dimension:,} dimensions needs a matrix of that size; the limit is {LARGEST:,} "
+            "(smallest_sim bounds it from above at any size)"
+        )
+
+
 def _function(model: Any, theta: Any, inputs: Any, at: str, rng: np.random.Generator) -> Subject:
     if hasattr(model, "named_parameters"):
         from fiberscope.autodiff.torch import torch_family
@@ -103,9 +113,14 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
         raise InputError(f"frozen blocks {', '.join(unknown)}; the network has {', '.join(names)}")
     free = [name for name in names if name not in frozen]
     rows = [layer.activation for layer in net.hidden]
+    last = None if net.layers[-1].activation.name == "identity" else net.layers[-1].activation
     bent = [row for row in rows if row.pieces is not None and len(row.pieces) > 1]
     notes: tuple[str, ...] = ()
     points, complete = None, True
+    if last is not None and (bent or last.pieces is not None):
+        raise UnsupportedError(
+            f"the activation {last.label} after the last layer; orbits of piecewise linear networks have none there"
+        )
     if bent and at == "generic":
         family: Family = piecewise_family(net.widths, rows)
         notes = ("all activation patterns (path lifting), not those of one theta",)
@@ -113,15 +128,19 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
         if any(row.pieces is None for row in rows):
             raise ScopeError("the orbit of a point needs hidden layers that are all smooth or all piecewise linear")
         box = net.domain(domain)
-        found = realised_regions(net, box, seed=seed, clock=clock)
+        _require_small(leaf_dimension(net, colour_classes(net), set(free)) - net.hidden_count)
+        beside, partition = nearby(net, seed=seed), colour_classes(net)
+        if not all(c.trivial for c in partition):  # classes stay classes along the orbit
+            beside = nearest_on_manifold(beside, partition, exact=True)
+        found = realised_regions(net, box, seed=seed, clock=clock, beside=beside)
         held = np.where(found.free, np.nan, box.lower)
         fixed = None if found.free.all() else np.broadcast_to(held, (found.count, net.widths[0]))
         family = piecewise_family(net.widths, rows, Patterns(found.slopes, found.intercepts, fixed))
-        points, complete = found.points, found.complete
+        points, complete = found.points, found.complete and found.open
         which = "all" if found.complete else "those found"
         notes = (f"local, with the {found.count} activation patterns on {box} ({which}); {found.note}".rstrip("; "),)
     else:
-        family = chain_family(net.widths, rows)
+        family = chain_family(net.widths, rows, output=last)
         if domain is not None:
             raise InputError("a domain matters to piecewise linear networks; analytic fields know no bounds of x")
     keep = np.concatenate([np.full(int(np.prod(shape)), name in free) for name, shape in blocks])
@@ -130,15 +149,12 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
         net = net.with_theta(np.where(keep, fresh, rationals.fractions(rationals.exact_array(net.theta))))
     top = ceiling(net, free, everywhere=at == "generic", points=points)
     beyond = None if points is None or complete else ceiling(net, free)
-    if top.value > LARGEST:
-        raise ScopeError(
-            f"an orbit of up to {top.value:,} dimensions needs a matrix of that size; the limit is {LARGEST:,} "
-            "(smallest_sim bounds it from above at any size)"
-        )
+    _require_small(top.value)
     exact = rationals.exact_array(net.theta)
     start = rationals.nearest_floats(exact)
     if frozen:
         index = np.flatnonzero(keep)
         family, exact, start = RestrictedFamily(family, exact, index), exact[index], start[index]
-    polynomial = all(row.pieces is not None or row.name in ("square", "polynomial") for row in rows)
+    every = [*rows, *([last] if last is not None else [])]
+    polynomial = all(row.pieces is not None or row.name in ("square", "polynomial") for row in every)
     return Subject(net.architecture, NumpyFamily(family, start), family, exact, top, polynomial, notes, beyond)
