@@ -90,7 +90,7 @@ def conserved_tiles(data: Data) -> Iterable[Data]:
            "dimensions reached from a generic point"}  # fmt: skip
     here = mapping(data.get("here"))
     if here:
-        sign = "" if here.get("complete") else "≤ "
+        sign = "≤ " if here.get("rigor") == "SAMPLED" else ""
         yield {
             "title": f"{sign}{count(whole(here.get('count')))}", "text": f"at these parameters on {here.get('domain')}",
             "rigor": here.get("rigor"),
