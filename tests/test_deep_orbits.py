@@ -141,12 +141,12 @@ def test_a_slice_of_the_search(widths: tuple[int, ...], biases: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("widths", [(1, 1, 1, 1), (1, 1, 1, 2), (1, 2, 1, 1)])
-def test_all_parameters_with_entries_minus_one_zero_one(widths: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("widths", "step"), [((1, 1, 1, 1), 1), ((1, 1, 1, 2), 1), ((1, 2, 1, 1), 5)])
+def test_parameters_with_entries_minus_one_zero_one(widths: tuple[int, ...], step: int) -> None:
     rng, tally = np.random.default_rng(0), study.Tally()
     for law, biases in itertools.product(study.ACTIVATIONS, (False, True)):
         for points in study.sign_points(widths, law, biases):
-            study.examine(widths, law, biases, points, rng, tally)
+            study.examine(widths, law, biases, points[::step], rng, tally)  # all of them; one in five of the many
     assert (tally.open, tally.wrong) == ([], [])
 
 
