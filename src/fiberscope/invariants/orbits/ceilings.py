@@ -56,7 +56,7 @@ def ceiling(net: Network, free: Sequence[str], *, everywhere: bool = False,
     """
     partition = colour_classes(net)
     blocks = set(free)
-    dimension = leaf_dimension(net, partition, blocks)
+    dimension = trained_dimension(net, partition, blocks)
     trivial = all(c.trivial for c in partition)
     every = sum(size for name, size in _sizes(net).items() if name in blocks)
     why = "all parameters" if trivial else "the leaf of the coarsest equitable partition, which no gradient flow leaves"
@@ -87,7 +87,7 @@ def ceiling(net: Network, free: Sequence[str], *, everywhere: bool = False,
     return Ceiling(dimension - rank, reason, (*found.theorems, *names))
 
 
-def leaf_dimension(net: Network, partition: Sequence[Classes], free: set[str]) -> int:
+def trained_dimension(net: Network, partition: Sequence[Classes], free: set[str]) -> int:
     """Dimension of the leaf of an equitable partition in the trained blocks: sum of k_l k_(l-1) and k_l."""
     counts = (net.widths[0], *(c.count for c in partition), net.widths[-1])
     pairs = enumerate(zip(counts, counts[1:], strict=False), start=1)

@@ -15,7 +15,7 @@ from fiberscope.autodiff.floats import FloatFamily, NumpyFamily
 from fiberscope.domains import Box
 from fiberscope.errors import InputError, ScopeError, UnsupportedError
 from fiberscope.invariants.classes.projections import nearest_on_manifold
-from fiberscope.invariants.orbits.ceilings import Ceiling, ceiling, leaf_dimension
+from fiberscope.invariants.orbits.ceilings import Ceiling, ceiling, trained_dimension
 from fiberscope.invariants.regions import nearby, realised_regions
 from fiberscope.models.chains import blocks_of, chain_family
 from fiberscope.models.networks import Patterns, piecewise_family
@@ -128,7 +128,7 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
         if any(row.pieces is None for row in rows):
             raise ScopeError("the orbit of a point needs hidden layers that are all smooth or all piecewise linear")
         box = net.domain(domain)
-        _require_small(leaf_dimension(net, colour_classes(net), set(free)) - net.hidden_count)
+        _require_small(trained_dimension(net, colour_classes(net), set(free)) - net.hidden_count)
         beside, partition = nearby(net, seed=seed), colour_classes(net)
         if not all(c.trivial for c in partition):  # classes stay classes along the orbit
             beside = nearest_on_manifold(beside, partition, exact=True)
