@@ -21,7 +21,7 @@ from fiberscope.invariants.orbits.methods import exact_rank
 from fiberscope.invariants.orbits.spans import span_of
 from fiberscope.models.chains import chain_family
 from fiberscope.network import Network
-from fiberscope.results import Rigor
+from fiberscope.results import Budget, Rigor
 
 MAGIC = [1, 1, 1, 0.5, 0.5, 0.5, 0.125, 0.625, 1.125, 0.75, 0.875, 0.25, 1, 0.375, 0.5, 0.25, 0.25, 0.25, 1, 1, 1]
 
@@ -331,6 +331,17 @@ def test_exact_weights_are_read_as_the_rationals_they_are() -> None:
 def test_float32_weights_are_proved_too() -> None:
     net = Network.random((2, 3, 1), activation="tanh", seed=0, dtype=np.float32)
     assert orbit(net).rigor is Rigor.INTERVAL
+
+
+@pytest.mark.parametrize("method", ["exact", "flow"])
+def test_a_depth_cut_short_is_no_stable_rank(method: str) -> None:
+    # a linear network needs depth 2; these are large enough to be interrupted inside a depth
+    net = Network.random((40, 18, 40) if method == "flow" else (16, 16, 16), activation="identity", seed=0)
+    top = orbit(net, at="generic", method=method).dimension
+    for checks in range(1, 12):
+        left = iter([False] * checks)
+        found = orbit(net, at="generic", method=method, budget=Budget(cancelled=lambda left=left: next(left, True)))
+        assert found.dimension == top or found.is_lower_bound
 
 
 def test_a_search_that_ran_out_of_time_says_so() -> None:

@@ -34,7 +34,8 @@ class Ceiling:
 
 
 def ceiling(net: Network, free: Sequence[str], *, everywhere: bool = False,
-            points: npt.NDArray[Any] | None = None) -> Ceiling:  # fmt: skip
+            points: npt.NDArray[Any] | None = None,
+            partition: Sequence[Classes] | None = None) -> Ceiling:  # fmt: skip
     """The least proved upper bound of the orbit's dimension at the network's parameters.
 
     The orbit lies in the leaf of the coarsest equitable partition (theorem "equitable-sim"), whose tangent space is the
@@ -45,6 +46,7 @@ def ceiling(net: Network, free: Sequence[str], *, everywhere: bool = False,
     Args:
         net: a chain whose layers are trained.
         free: names of the trained blocks, "W1", "b1", ...
+        partition: the coarsest equitable one, if it is known already.
         points: inputs whose activation patterns are all that occur; None: laws of all inputs.
         everywhere: count only laws that hold at every theta, as a bound for generic points.
 
@@ -54,7 +56,7 @@ def ceiling(net: Network, free: Sequence[str], *, everywhere: bool = False,
     >>> ceiling(net, ("W1", "b1", "W2", "b2")).value
     4
     """
-    partition = colour_classes(net)
+    partition = colour_classes(net) if partition is None else partition
     blocks = set(free)
     dimension = trained_dimension(net, partition, blocks)
     trivial = all(c.trivial for c in partition)

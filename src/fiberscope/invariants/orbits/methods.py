@@ -44,7 +44,10 @@ def _depths(subject: Subject, rank_at: Callable[[int], Span | int], clock: Stopw
     last: Span | None = None
     for depth in range(1, min(deepest, getattr(subject.floats, "deepest", deepest)) + 1):
         span = rank_at(depth)
-        growth.append(span if isinstance(span, int) else span.rank)
+        rank = span if isinstance(span, int) else span.rank
+        if clock.expired and growth and rank == growth[-1]:
+            break  # a depth that was cut short adds nothing, and that must not look like a stable rank
+        growth.append(rank)
         last = last if isinstance(span, int) else span
         settled = isinstance(span, int) or span.kept >= _WELL or depth > 2
         if growth[-1] >= (subject.top.value if goal is None else goal) and settled or clock.expired:
@@ -130,7 +133,7 @@ def _brackets(subject: Subject, at: str, seed: int, rng: np.random.Generator, cl
     goal = min(goal, subject.top.value)
     growth, span = _depths(
         subject,
-        partial(_float_span, subject, here, rng, space=_space(subject), basis=True),
+        partial(_float_span, subject, here, rng, space=_space(subject), basis=True, clock=clock),
         clock,
         False,
         deepest,
@@ -170,10 +173,7 @@ def _exact(subject: Subject, at: str, seed: int, rng: np.random.Generator, clock
     if subject.polynomial:
         rigor, note = Rigor.EXACT, f"rank modulo {ring.prime}: a proved lower bound"
     else:
-        rigor, note = (
-            Rigor.GENERIC,
-            "random derivatives under the activation's laws: a generic one of its class",
-        )
+        rigor, note = Rigor.GENERIC, "random derivatives under the activation's laws: a generic one of its class"
     return Estimate("exact", growth[-1], tuple(growth), None, None, True, rigor, note), None
 
 

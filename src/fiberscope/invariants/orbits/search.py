@@ -22,8 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 _EXACT_SIZE = 100
 """Parameters up to which the automatic choice adds the exact method at a given theta."""
 _TRANSPORT_SIZE = 40
-_STACKED = 400
-"""Parameters up to a few times which brackets at the point itself are taken as well."""
+_BRACKETS_SIZE = 1600
+"""Parameters up to which brackets at the point itself are taken as well."""
 _BALL_SIZE, _BALL_WORK = 150, 25_000
 """Parameters, and parameters times 4^depth, up to which a rank is proved in ball arithmetic."""
 
@@ -131,10 +131,10 @@ def _methods(subject: Subject, method: str, at: str) -> list[str]:
         chosen += ["exact"] if able and not subject.polynomial and size <= _EXACT_SIZE else []
     else:
         chosen = ["exact"] if subject.polynomial and able and size <= 15 * _EXACT_SIZE else []
-        chosen += ["flow", *(["brackets"] if size <= 4 * _STACKED else [])]
+        chosen += ["flow", *(["brackets"] if size <= _BRACKETS_SIZE else [])]
         chosen += ["transport"] if size <= _TRANSPORT_SIZE else []
         chosen += ["exact"] if able and not subject.polynomial and size <= _EXACT_SIZE else []
-    return [m for m in chosen if at == "theta" or m not in ("brackets",)]
+    return [m for m in chosen if at == "theta" or m != "brackets"]
 
 
 def _verdict(subject: Subject, at: str, found: Sequence[Estimate], tangent: FloatArray | None,

@@ -116,7 +116,7 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
     last = None if net.layers[-1].activation.name == "identity" else net.layers[-1].activation
     bent = [row for row in rows if row.pieces is not None and len(row.pieces) > 1]
     notes: tuple[str, ...] = ()
-    points, complete = None, True
+    points, complete, partition = None, True, None
     if last is not None and (bent or last.pieces is not None):
         raise UnsupportedError(
             f"the activation {last.label} after the last layer; orbits of piecewise linear networks have none there"
@@ -128,8 +128,9 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
         if any(row.pieces is None for row in rows):
             raise ScopeError("the orbit of a point needs hidden layers that are all smooth or all piecewise linear")
         box = net.domain(domain)
-        _require_small(trained_dimension(net, colour_classes(net), set(free)) - net.hidden_count)
-        beside, partition = nearby(net, seed=seed), colour_classes(net)
+        partition = colour_classes(net)
+        _require_small(trained_dimension(net, partition, set(free)) - net.hidden_count)
+        beside = nearby(net, seed=seed)
         if not all(c.trivial for c in partition):  # classes stay classes along the orbit
             beside = nearest_on_manifold(beside, partition, exact=True)
         found = realised_regions(net, box, seed=seed, clock=clock, beside=beside)
@@ -147,8 +148,8 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
     if at == "generic":
         fresh = Network.random(net.widths, activation=rows[0] if rows else "identity", seed=rng).theta
         net = net.with_theta(np.where(keep, fresh, rationals.fractions(rationals.exact_array(net.theta))))
-    top = ceiling(net, free, everywhere=at == "generic", points=points)
-    beyond = None if points is None or complete else ceiling(net, free)
+    top = ceiling(net, free, everywhere=at == "generic", points=points, partition=partition)
+    beyond = None if points is None or complete else ceiling(net, free, partition=partition)
     _require_small(top.value)
     exact = rationals.exact_array(net.theta)
     start = rationals.nearest_floats(exact)
