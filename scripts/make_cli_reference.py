@@ -32,12 +32,21 @@ def page() -> str:
     root = command_group()
     parts = [INTRO, block("fiberscope", root, None)]
     context = click.Context(root, info_name="fiberscope")
-    for name in root.list_commands(context):
-        command = root.get_command(context, name)
-        if command is not None and not command.hidden:
-            parts.append(f"## fiberscope {name}\n")
-            parts.append(block(name, command, context))
+    parts += sections(root, context)
     return "\n".join(parts)
+
+
+def sections(group: click.Group, context: click.Context, words: tuple[str, ...] = ("fiberscope",)) -> list[str]:
+    """One section for each command, and for those of a group below it."""
+    parts = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is not None and not command.hidden:
+            parts += [f"{'#' * (len(words) + 1)} {' '.join((*words, name))}\n", block(name, command, context)]
+            if isinstance(command, click.Group):
+                inner = click.Context(command, parent=context, info_name=name)
+                parts += sections(command, inner, (*words, name))
+    return parts
 
 
 def block(name: str, command: click.Command, parent: click.Context | None) -> str:

@@ -55,7 +55,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "google": ("io.onnx",),  # protobuf, which onnx brings
     "h5py": ("io.keras",),
     "torch": ("io.torch", "autodiff.torch", "training"),
-    "jax": ("io.jax", "autodiff.jax", "meanfield.particles_jax", "training"),
+    "jax": ("io.jax", "autodiff.jax", "meanfield.particles.jax", "training"),
     "optax": ("training",),
     "sympy": ("",),
     "scipy": ("",),

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import fiberscope as fs
 from fiberscope.cli import program
+from fiberscope.cli.group import leaves
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -89,7 +90,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_a_schema_for_every_command() -> None:
-    assert set(SCHEMAS) == set(program.commands)
+    assert set(SCHEMAS) == {name.replace(" ", "-") for name in leaves()}
     for name, schema in SCHEMAS.items():
         jsonschema.Draft202012Validator.check_schema(schema)
         assert schema["$id"] == f"urn:fiberscope:{name}:1"
@@ -328,3 +329,28 @@ def test_fibers(tmp_path: Path) -> None:
         assert data["parameters"] == net.parameter_count, k
     reached(SCHEMAS["fiber"], printed("fiber", tmp_path / "net.npz", "--html", tmp_path / "page.html", "--json"))
     assert data["types"] == {"active": [0], "dead": [1], "split": [2]}
+
+
+FLOWS = {
+    "angle": [["--until", "20", "--outputs", "3", "--refine"], ["--dimension", "2", "--subspace", "1", "--times", "0,1",
+               "--init", "quantile", "--nodes", "4"], ["--budget", "0"]],
+    "odd": [[], ["--slope-norm", "0", "--variance", "2"]],
+    "linear": [["DATA"], ["DATA", "--centre", "--relu", "--times", "0"]],
+    "lowdim": [["--target", "abs", "--subspace", "1", "--dimension", "3", "--until", "2", "--outputs", "2"],
+               ["--target", "relu", "--subspace", "1", "--dimension", "3", "--nodes", "4", "--times", "0,1",
+                "--refine"]],
+    "particles": [["--target", "l1:2", "--dimension", "3", "--width", "48", "--symmetric", "--outputs", "2"],
+                  ["--target", "relu", "--dimension", "2", "--width", "3", "--outputs", "2"], ["--target", "abs",
+                   "--dimension", "2", "--width", "8", "--start", "axes", "--budget", "0"]],
+    "reduction": [["--target", "norm:2", "--dimension", "4"], ["--target", "linear:1,2", "--dimension", "3"],
+                  ["--target", "l1:2", "--dimension", "3"], ["--target", "index:tanh", "--dimension", "2"],
+                  ["--target", '{"kind": "constant", "value": 1, "dimension": 2}']],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, words) for name, runs in FLOWS.items() for words in runs])
+def test_flows_of_infinite_width(name: str, words: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "data.csv"
+    table.write_text("a,b,y\n1,2,3\n0,1,-1\n2,0.5,1\n-1,1,0\n")
+    given = [str(table) if word == "DATA" else word for word in words]
+    reached(SCHEMAS[f"meanfield-{name}"], printed("meanfield", name, *given, "--json"))

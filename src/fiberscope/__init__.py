@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fiberscope._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from fiberscope import meanfield as meanfield
     from fiberscope.activations import Activation as Activation
     from fiberscope.activations import activation as activation
     from fiberscope.certificates import Certificate as Certificate
@@ -98,6 +99,8 @@ __all__ = sorted([*_HOME, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "meanfield":
+        return importlib.import_module("fiberscope.meanfield")
     module = _HOME.get(name)
     if module is None:
         raise AttributeError(f"module 'fiberscope' has no attribute {name!r}")
@@ -107,4 +110,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "meanfield"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 
 class FiberscopeError(Exception):
@@ -40,6 +41,15 @@ class CertificateError(InputError):
 
 class MissingDependencyError(InputError, ImportError):
     """An optional package is needed; the message says what to install."""
+
+
+class IntegrationError(InputError):
+    """An integration in time failed; `time` is the last time reached, `state` what held there."""
+
+    def __init__(self, message: str, time: float, state: Any = None) -> None:
+        super().__init__(message)
+        self.time = time
+        self.state = state
 
 
 class UndecidedError(FiberscopeError):

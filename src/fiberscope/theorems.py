@@ -47,6 +47,15 @@ REFERENCES: dict[str, str] = {
   journal = {arXiv preprint arXiv:2605.18319},
   year = {2026}
 }""",
+    "hajjar2023symmetries": """@article{hajjar2023symmetries,
+  title = {On the Symmetries in the Dynamics of Wide Two-Layer Neural Networks},
+  author = {Hajjar, Karl and Chizat, L{\\'e}na{\\"i}c},
+  journal = {Electronic Research Archive},
+  volume = {31},
+  number = {4},
+  note = {arXiv:2211.08771},
+  year = {2023}
+}""",
     "marcotte2023abide": """@inproceedings{marcotte2023abide,
   title = {Abide by the Law and Follow the Flow: Conservation Laws for Gradient Flows},
   author = {Marcotte, Sibylle and Gribonval, R{\\'e}mi and Peyr{\\'e}, Gabriel},
@@ -372,6 +381,75 @@ _ROWS = (
         "entry, with |h_l| enclosed on the domain or by a + b |x|_inf.",
         ("the activations have finite Lipschitz constants where they run",),
         ("higham2002accuracy", "fiberscope"),
+    ),
+    Theorem(
+        "meanfield-symmetry",
+        "Mean-field training keeps the symmetries of the target",
+        "If f*(Tx) = f*(x) for an orthogonal T and mu_0 is invariant under (a, b) -> (a, Tb), then mu_t is invariant "
+        "for all t, and so is f(mu_t; .); a finite network whose neurons are permuted by T keeps that too.",
+        ("the input law is invariant under T", "the initial measure is invariant", "gradient flow, any activation"),
+        ("hajjar2023symmetries",),
+    ),
+    Theorem(
+        "meanfield-antisymmetry",
+        "Mean-field training keeps the antisymmetries of the target",
+        "If f*(Tx) = -f*(x) for an orthogonal T and mu_0 is invariant under (a, b) -> (-a, Tb), then mu_t is "
+        "invariant under that map, and f(mu_t; Tx) = -f(mu_t; x).",
+        (
+            "the input law is invariant under T",
+            "the initial measure is invariant under (a, b) -> (-a, Tb)",
+            "the derivative of the loss is odd in (output, target) together, as for the squared loss",
+        ),
+        ("hajjar2023symmetries",),
+    ),
+    Theorem(
+        "odd-linear",
+        "For an odd target the ReLU network stays linear",
+        "If f* is odd, f(mu_t; x) = w(t).x, and w follows the closed dynamics of a two-layer linear network: "
+        "pv' = p0 (beta - C w) / 2, p0 = sqrt(1 + |pv|^2), w = (V/2) p0 pv.",
+        (
+            "ReLU",
+            "the input law is even",
+            "the initial measure is invariant under (a, b) -> (-a, -b)",
+            "the initial second moments are diag(s^2, t^2 I), V = s^2 + t^2",
+        ),
+        ("hajjar2023symmetries", "fiberscope"),
+        "the closed equation with its constants is derived in the documentation",
+    ),
+    Theorem(
+        "linear-rate",
+        "Exponential convergence to the best linear predictor",
+        "Q(w(t)) - min Q <= (Q(w(0)) - min Q) exp(-(V/2) lam_min(C) t), lam_min the smallest positive eigenvalue. For "
+        "other initial moments S(0), V is replaced by l + m, with l and -m the largest and the second largest eigenvalue "
+        "of S(0) J; for a linear network the rate is four times as large.",
+        ("the hypotheses of odd-linear but for the initial moments, or a two-layer linear network",),
+        ("hajjar2023symmetries", "fiberscope"),
+        "the constants are explicit here: H(t) >= (V/4) I for all t >= 0",
+    ),
+    Theorem(
+        "angle-reduction",
+        "Learning the norm of a projection is a flow of two measures on an interval",
+        "For f*(x) = |x_H| and the uniform mu_0 the dynamics are those of two measures tau+ and tau- of the angle "
+        "between neuron and H in [0, pi/2]: d tau/dt = -div(+-V tau) +- 2 G tau, V = G'.",
+        ("inputs uniform on the sphere", "ReLU", "mu_0 uniform", "1 <= dH < d"),
+        ("hajjar2023symmetries",),
+    ),
+    Theorem(
+        "lowdim-reduction",
+        "A target on a subspace is learnt by a flow on a small sphere",
+        "For f*(x) = f_H(x_H) the dynamics are those of two measures on the half sphere of (b_H, |b_perp|) in "
+        "R^(dH + 1).",
+        ("inputs uniform on the sphere", "ReLU", "mu_0 invariant under the orthogonal maps that fix H"),
+        ("hajjar2023symmetries",),
+    ),
+    Theorem(
+        "mass-identity",
+        "The masses and the mean residual",
+        "m+(t) - alpha = m-(t) - E[R_t] / lam_0, with alpha the mass with which a point at angle 0 represents the "
+        "target, and lam_0 = E relu(u.x): the positive mass exceeds alpha exactly if E[R_t] < lam_0 m-(t).",
+        ("the hypotheses of angle-reduction",),
+        ("hajjar2023symmetries", "fiberscope"),
+        "the zeroth harmonic of the dynamics; proved in the documentation",
     ),
 )
 

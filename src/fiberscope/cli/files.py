@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,11 @@ import click
 from fiberscope.errors import InputError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from fiberscope.network import Network
+
+    FloatArray = NDArray[Any]
 
 Options = Mapping[str, Any]
 
@@ -104,6 +109,57 @@ def write_page(options: Options, results: Sequence[Mapping[str, Any]]) -> None:
     if not options["quiet"]:
         with suppress(BrokenPipeError):
             click.echo(f"wrote {options['html']}", err=True)
+
+
+def read_data(path: str) -> tuple[FloatArray, FloatArray]:
+    """Inputs (n, d) and labels (n,) of a table: .npz with X and y, else rows of numbers with the label last.
+
+    Raises:
+        InputError: for files without them; a line that is no row of numbers is named.
+    """
+    import numpy as np
+
+    try:
+        if Path(path).suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                missing = [name for name in ("X", "y") if name not in archive]
+                if missing:
+                    raise InputError(f"{path}: has no array {' and '.join(missing)}, only {', '.join(archive)}")
+                inputs, labels = np.asarray(archive["X"], float), np.asarray(archive["y"], float).squeeze()
+        else:
+            table = np.array(list(_rows(path)))
+            inputs, labels = table[:, :-1], table[:, -1]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except InputError:
+        raise
+    except (ValueError, TypeError, IndexError, OSError, zipfile.BadZipFile) as exc:
+        raise InputError(f"{path}: is no table of numbers ({exc}); give .csv with the label last, or .npz") from exc
+    if inputs.ndim != 2 or labels.shape != inputs.shape[:1] or not inputs.size:
+        raise InputError(f"{path}: X of shape {inputs.shape} and y of shape {labels.shape}; give (n, d) and (n,)")
+    if not (np.isfinite(inputs).all() and np.isfinite(labels).all()):
+        raise InputError(f"{path}: has entries that are not finite")
+    return inputs, labels
+
+
+def _rows(path: str) -> Iterator[list[float]]:
+    """Rows of numbers, separated by commas, semicolons or spaces; a first line of names is left out."""
+    width = 0
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            words = line.replace(",", " ").replace(";", " ").split()
+            if not words or words[0].startswith("#"):
+                continue
+            try:
+                row = [float(word) for word in words]
+            except ValueError:
+                if number == 1:
+                    continue
+                raise InputError(f"{path}: line {number} is no row of numbers: {line.strip():.60}") from None
+            if width and len(row) != width:
+                raise InputError(f"{path}: line {number} has {len(row)} numbers, the lines before {width}")
+            width = len(row)
+            yield row
 
 
 def theorem_keys(word: str) -> list[str]:

@@ -24,7 +24,21 @@ FILE = click.Path(dir_okay=False)
 @click.pass_context
 def program(context: click.Context) -> int | None:
     """Which networks are the same, what an architecture lets training do, and what is redundant in a network."""
+    return help_without_command(context)
+
+
+def help_without_command(context: click.Context) -> int | None:
+    """The body of a group: without a command its help on stderr, and exit code 2."""
     if context.invoked_subcommand is not None:
         return None
     click.echo(context.get_help(), err=True)
     return BAD_INPUT
+
+
+def leaves(group: click.Group = program, words: tuple[str, ...] = ()) -> dict[str, click.Command]:
+    """Every command that can be run, by its words: those of a group inside the program come as "group name"."""
+    found: dict[str, click.Command] = {}
+    for name, command in sorted(group.commands.items()):
+        path = (*words, name)
+        found |= leaves(command, path) if isinstance(command, click.Group) else {" ".join(path): command}
+    return found

@@ -34,9 +34,15 @@ _COMMON = (
         help="Time for each network; what is proved by then is reported.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of everything random."),
+)  # fmt: skip
+
+_NETWORKS = (
     click.option("--part", metavar="NAME", help="Which network of a file that holds several."),
     click.option("--activation", metavar="NAME", help="Hidden activation of files that do not say it."),
     click.option("--allow-opaque", is_flag=True, help="Step over ONNX nodes without a meaning here."),
+)
+
+_MANNERS = (
     click.option("--quiet", is_flag=True, help="Nothing on stderr but errors."),
     click.option("--force", is_flag=True, help="Overwrite existing files."),
     click.option(
@@ -52,11 +58,12 @@ _DOMAIN = click.option(
 )  # fmt: skip
 
 
-def common_options(*, domain: bool = True) -> Callable[[F], F]:
-    """The options every command has; `domain` for those that ask about a function."""
+def common_options(*, domain: bool = True, networks: bool = True) -> Callable[[F], F]:
+    """The options of every command; `domain` for those about a function, `networks` for those that read one."""
 
     def decorate(function: F) -> F:
-        for row in reversed((_DOMAIN, *_COMMON) if domain else _COMMON):
+        rows = (*((_DOMAIN,) if domain else ()), *_COMMON, *(_NETWORKS if networks else ()), *_MANNERS)
+        for row in reversed(rows):
             function = row(function)
         return function
 

@@ -138,6 +138,12 @@ _TELLING = {
     "conserved": {"dynamics", "orbit_dimension", "known", "independent"},
     "sims": {"count_types", "families", "levels"},
     "smallest-sim": {"linear_dimension", "reduced_widths", "activation_class"},
+    "meanfield-angle": {"times", "alpha", "w2_plus"},
+    "meanfield-odd": {"times", "beta_norm", "w_norm"},
+    "meanfield-linear": {"times", "w_star", "decay_rate"},
+    "meanfield-lowdim": {"times", "form", "side_points"},
+    "meanfield-particles": {"times", "width", "group_order"},
+    "meanfield-reduction": {"reduced_dimension", "flow", "statements"},
 }
 """Kinds of results with parts of their own on the page, and keys by which one without a schema is known."""
 

@@ -58,8 +58,8 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     raw = span / wanted
     base = 10.0 ** math.floor(math.log10(raw))
     step = next(m * base for m in (1.0, 2.0, 5.0, 10.0) if m * base >= raw * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return [round(k * step, 12) + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1)] or [low]
+    first, digits = math.ceil(low / step - 1e-9), 3 - math.floor(math.log10(step))
+    return [round(k * step, digits) + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1)] or [low]
 
 
 def bins(values: Sequence[float], low: float, high: float, number: int) -> list[int]:

@@ -13,7 +13,19 @@ from importlib import resources
 from typing import Any
 
 from fiberscope._version import __version__
-from fiberscope.pages import classparts, comparison, dynamics, fiberparts, forms, orbits, sections, simparts
+from fiberscope.pages import (
+    classparts,
+    comparison,
+    dynamics,
+    fiberparts,
+    forms,
+    meanfield,
+    meanfieldneurons,
+    meanfieldparts,
+    orbits,
+    sections,
+    simparts,
+)
 from fiberscope.pages.data import Data, View, listing, mapping, view_of, whole
 from fiberscope.pages.figures import share_bar
 from fiberscope.pages.markup import Child, Markup, count, el, plain, real
@@ -36,7 +48,13 @@ def _hash(text: str) -> str:
 def document(found: Sequence[Data], title: str | None) -> str:
     """The document for the data of several results."""
     views = [_view(data, k + 1) for k, data in enumerate(found)]
-    style, script = _asset("page.css"), _asset("page.js")
+    body = el(
+        "body", el("a", "Skip to the results", href="#results", class_="skip"), _top(views, title),
+        el("main", _index(views) if len(views) > 1 else None, [_result(v, len(views)) for v in views], id="results"),
+        el("footer", f"fiberscope {__version__} · every number on this page was computed in the run it reports"),
+    )  # fmt: skip
+    timed = 'class="charted"' in body or 'class="film"' in body
+    style, script = (_asset(f"page.{kind}") + (_asset(f"charts.{kind}") if timed else "") for kind in ("css", "js"))
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     )
@@ -47,11 +65,6 @@ def document(found: Sequence[Data], title: str | None) -> str:
         el("meta", name="color-scheme", content="light dark"),
         el("meta", name="generator", content=f"fiberscope {__version__}"),
         el("title", f"{name} · fiberscope report"), el("style", Markup(style)), el("script", Markup(script)),
-    )  # fmt: skip
-    body = el(
-        "body", el("a", "Skip to the results", href="#results", class_="skip"), _top(views, title),
-        el("main", _index(views) if len(views) > 1 else None, [_result(v, len(views)) for v in views], id="results"),
-        el("footer", f"fiberscope {__version__} · every number on this page was computed in the run it reports"),
     )  # fmt: skip
     return "<!doctype html>\n" + el("html", head, body, lang="en") + "\n"
 
@@ -156,11 +169,19 @@ _TILES = {
     "orbit": orbits.orbit_tiles,
     "conserved": orbits.conserved_tiles,
     "smallest-sim": classparts.sim_tiles,
+    "meanfield-angle": meanfield.angle_tiles,
+    "meanfield-odd": meanfieldparts.linear_tiles,
+    "meanfield-linear": meanfieldparts.linear_tiles,
+    "meanfield-lowdim": meanfieldparts.flow_tiles,
+    "meanfield-particles": meanfieldparts.flow_tiles,
+    "meanfield-reduction": meanfieldparts.reduction_tiles,
 }
 
 
 def _view(data: Data, position: int) -> View:
     view = view_of(data, position)
+    if view.kind.startswith("meanfield-"):
+        view = replace(view, name=meanfield.name_of(data, view.kind))
     made = _TILES.get(view.kind)
     return view if made is None else replace(view, tiles=tuple(made(data)))
 
@@ -171,6 +192,9 @@ _LAYOUT = (
      fiberparts.slice_drawing, fiberparts.dimension, fiberparts.neurons, fiberparts.equations,
      fiberparts.symmetries, fiberparts.walk),
     (orbits.orbit, orbits.methods, orbits.laws, orbits.local_laws, simparts.manifolds_card),
+    (meanfield.densities, meanfieldneurons.neurons, meanfield.masses, meanfield.distances, meanfieldparts.weights,
+     meanfieldparts.gap, meanfieldparts.invariants, meanfieldparts.masses, meanfield.energy, meanfieldparts.symmetry,
+     meanfield.balance, meanfield.identity, meanfieldparts.reduction, meanfield.run),
     (classparts.sim_summary, classparts.sim_network, classparts.sim_levels, classparts.sim_tree),
     (sections.findings, sections.reduction, sections.network, dynamics.training, dynamics.fiber, dynamics.balance),
     (sections.layers,),
@@ -207,7 +231,8 @@ def _other(view: View) -> Markup:
 def _raw(view: View, limit: int) -> Markup:
     text, cut = _dump(view.data), False
     if len(text) > limit:
-        text, cut = _dump(_shortened(view.data, _LONG)), True
+        data = {**view.data, "frames": _shortened(view.data["frames"], 4)} if "frames" in view.data else view.data
+        text, cut = _dump(_shortened(data, _LONG)), True
     if len(text) > limit:
         text = _dump(_shortened(view.data, 6))
     note = el("p", "Long lists are shortened on this page; --json prints all of it.", class_="small") if cut else None

@@ -33,8 +33,13 @@ class Card:
         """A guess in lines of text, to balance columns."""
         drawings = sum(int(h) for h in re.findall(r'<svg class="(?:net|lattice)[^>]* height="(\d+)"', self.markup)) / 20
         plots = 9 * self.markup.count('class="plot"') + 26 * self.markup.count('class="slice"')
-        words = len(re.sub(r"<table.*?</table>|<[^>]*>", "", self.markup, flags=re.DOTALL)) / 48
-        return 4 + 1.8 * min(self.markup.count("<tr"), 14) + drawings + plots + words + 0.6 * self.markup.count("<li")
+        plots += 10 * self.markup.count('class="charted"') + 13 * self.markup.count('class="film"')
+        plots += 14 * self.markup.count('class="sphere')
+        drawn = r'<figure class="charted">.*?</figure>|<g class="frame".*?</g>|<svg class="small-still".*?</svg>'
+        seen = re.sub(drawn, "", self.markup, flags=re.DOTALL)
+        words = len(re.sub(r"<table.*?</table>|<[^>]*>", "", seen, flags=re.DOTALL)) / 48
+        listed = 0.6 * len(re.findall(r"<li\b", seen)) + 0.5 * seen.count("<dt")
+        return 4 + 1.8 * min(seen.count("<tr"), 14) + drawings + plots + words + listed
 
 
 def card(title: str, *body: Child, lead: Child = None, wide: bool = False, anchor: str | None = None) -> Card:

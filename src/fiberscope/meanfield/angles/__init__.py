@@ -1,0 +1,1 @@
+"""Learning the norm of a projection: two measures on the angle to a subspace."""

@@ -1,0 +1,1 @@
+"""The ReLU kernel on the sphere: closed forms, harmonics, quadrature."""

@@ -1,0 +1,1 @@
+"""Odd targets and linear networks: closed equations in d numbers."""

@@ -1,0 +1,1 @@
+"""Targets on a subspace: a flow on a small sphere."""

@@ -1,0 +1,1 @@
+"""Finitely many neurons on the exact risk."""

@@ -1,0 +1,1 @@
+"""Orthogonal groups, orbits of neurons, and how well a network keeps a symmetry."""

@@ -1,0 +1,291 @@
+"""Targets of finitely many terms with closed forms: a teacher network, a linear function, a constant."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fiberscope.errors import InputError
+from fiberscope.meanfield.harmonics.kernels import arccos_gram, arccos_potential, relu_mean, unit_rows
+from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
+from fiberscope.meanfield.targets.base import Target
+
+FloatArray = NDArray[np.float64]
+_ALIKE = 1e-12
+
+
+def vector(given: ArrayLike, what: str) -> FloatArray:
+    """A finite float vector, or an error that names it.
+
+    >>> vector([1, 2], "beta")
+    array([1., 2.])
+    """
+    found = np.asarray(given, float)
+    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+        raise InputError(f"{what} of shape {found.shape}; give a vector of finite numbers")
+    return found
+
+
+def rows_of(points: ArrayLike, d: int) -> FloatArray:
+    """Points as rows (n, d), or an error.
+
+    >>> rows_of([[1, 2]], 2)
+    array([[1., 2.]])
+    """
+    found = np.asarray(points, float)
+    if found.ndim != 2 or found.shape[1] != d:
+        raise InputError(f"points of shape {found.shape}; the target takes rows (n, {d})")
+    return found
+
+
+def span(rows: FloatArray) -> FloatArray:
+    """Orthonormal rows of the span; coordinate vectors where the rows use few coordinates.
+
+    >>> span(np.array([[0.0, 2.0, 0.0], [0.0, -1.0, 0.0]]))
+    array([[0., 1., 0.]])
+    """
+    d = rows.shape[1]
+    units = unit_rows(rows)[0]
+    used = np.flatnonzero(np.any(units != 0, axis=0))
+    if not len(used):
+        return np.zeros((0, d))
+    _, values, vectors = np.linalg.svd(units[:, used], full_matrices=False)
+    rank = int(np.sum(values > 1e-10 * values[0]))
+    basis = np.zeros((rank, d))
+    basis[:, used] = np.eye(len(used)) if rank == len(used) else vectors[:rank]
+    return basis
+
+
+class Teacher(Target):
+    """f*(x) = sum_k c_k relu(b_k . x): a finite network of two layers without biases. Exact.
+
+    E[f* relu(b.x)] = sum_k c_k E[relu(b_k.x) relu(b.x)] by the arc-cosine kernel; E[f* x] = sum_k c_k b_k / (2d).
+    Canonical form: f*(x) = beta.x + sum_l e_l |v_l.x| with distinct lines v_l and e_l = +-1, beta = sum c_k b_k / 2,
+    which decides parity, subspace and symmetry. O(m n d) per potential of m directions. arXiv 2211.08771.
+
+    Args:
+        c: (n,) outer weights.
+        B: (n, d) rows.
+
+    Raises:
+        InputError: for shapes that do not fit, no rows, or entries that are not finite.
+
+    >>> f = Teacher([1.0, 1.0], [[1.0, 0.0], [-1.0, 0.0]])  # |x_1|
+    >>> f(np.array([[-0.6, 0.8]])), f.parity, f.second_moment, f.subspace
+    (array([0.6]), 1, 0.5, array([[1., 0.]]))
+    """
+
+    def __init__(self, c: ArrayLike, B: ArrayLike) -> None:
+        self.c = vector(c, "outer weights")
+        self.B = np.asarray(B, float)
+        if self.B.ndim != 2 or len(self.B) != len(self.c) or not np.isfinite(self.B).all():
+            raise InputError(f"rows of shape {self.B.shape} for {len(self.c)} outer weights; give finite (n, d)")
+        self.dimension = _dimension(self.B.shape[1])
+
+    def __call__(self, points: ArrayLike) -> FloatArray:
+        """Values at points (n, d)."""
+        values: FloatArray = np.maximum(rows_of(points, self.dimension) @ self.B.T, 0.0) @ self.c
+        return values
+
+    def potential(self, directions: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """E[f* relu(b.x)] and its gradient (see `Target`)."""
+        return arccos_potential(rows_of(directions, self.dimension), self.B, self.c)
+
+    @property
+    def mean(self) -> float:
+        """E[f*] = lam_0 sum_k c_k |b_k|."""
+        return relu_mean(self.dimension) * float(self.c @ unit_rows(self.B)[1])
+
+    @cached_property
+    def second_moment(self) -> float:
+        """E[f*^2] = c^T K c."""
+        return max(0.0, float(self.c @ arccos_gram(self.B) @ self.c))
+
+    @cached_property
+    def linear_part(self) -> FloatArray:
+        """E[f* x]."""
+        part: FloatArray = self.c @ self.B / (2 * self.dimension)
+        return part
+
+    @cached_property
+    def canonical(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Beta (d,), e (l,) of entries +-1 and rows V (l, d) with f*(x) = beta.x + sum_l e_l |v_l.x|, lines distinct.
+
+        Rows whose directions agree to 1e-12 are one line; lines whose terms cancel to 1e-12 are left out.
+        """
+        units, norms = unit_rows(self.B)
+        sizes = self.c * norms / 2
+        total = float(np.sum(np.abs(sizes)))
+        beta = self.c @ self.B / 2
+        beta[np.abs(beta) <= 1e-14 * total] = 0.0
+        lines, loads = merged_lines(units[norms > 0], sizes[norms > 0])
+        keep = np.abs(loads) > _ALIKE * total
+        signs = np.sign(loads[keep])
+        return beta, signs, lines[keep] * np.abs(loads[keep])[:, None]
+
+    @property
+    def parity(self) -> int | None:
+        """+1 if beta = 0, -1 if there is no kink; the zero function counts as even."""
+        beta, signs, _ = self.canonical
+        if not beta.any():
+            return 1
+        return None if len(signs) else -1
+
+    @cached_property
+    def subspace(self) -> FloatArray:
+        """The span of beta and of the lines: the smallest subspace, as kinks and slope are identifiable."""
+        beta, _, lines = self.canonical
+        return span(np.concatenate([beta[None], lines]))
+
+    @cached_property
+    def group(self) -> OrthogonalGroup:
+        """Signed permutations that keep the canonical form, and all of O(H-perp)."""
+        from fiberscope.meanfield.targets.detection import detect_group
+
+        return detect_group(self)
+
+
+class Linear(Target):
+    """f*(x) = beta . x. Exact: E[f* relu(b.x)] = b.beta / (2d), E[f*^2] = |beta|^2 / d. arXiv 2211.08771, section 3.3.
+
+    >>> f = Linear([3.0, 4.0])
+    >>> f.potential(np.array([[1.0, 0.0]])), f.second_moment, f.parity
+    ((array([0.75]), array([[0.75, 1.  ]])), 12.5, -1)
+    """
+
+    def __init__(self, beta: ArrayLike) -> None:
+        self.beta = vector(beta, "beta")
+        self.dimension = _dimension(len(self.beta))
+
+    def __call__(self, points: ArrayLike) -> FloatArray:
+        """Values at points (n, d)."""
+        values: FloatArray = rows_of(points, self.dimension) @ self.beta
+        return values
+
+    def potential(self, directions: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """E[f* relu(b.x)] and its gradient (see `Target`)."""
+        rows = rows_of(directions, self.dimension)
+        slope = self.beta / (2 * self.dimension)
+        gradients = np.where(np.any(rows != 0, axis=1)[:, None], slope, 0.0)
+        return rows @ slope, gradients
+
+    @property
+    def mean(self) -> float:
+        """0."""
+        return 0.0
+
+    @property
+    def second_moment(self) -> float:
+        """E[f*^2]."""
+        return float(self.beta @ self.beta) / self.dimension
+
+    @property
+    def linear_part(self) -> FloatArray:
+        """E[f* x] = beta / d."""
+        part: FloatArray = self.beta / self.dimension
+        return part
+
+    @property
+    def parity(self) -> int:
+        """-1 (+1 for beta = 0)."""
+        return -1 if self.beta.any() else 1
+
+    @property
+    def subspace(self) -> FloatArray:
+        """The line of beta."""
+        return span(self.beta[None])
+
+    @cached_property
+    def group(self) -> OrthogonalGroup:
+        """Signed permutations that fix beta, and all of O(beta-perp)."""
+        from fiberscope.meanfield.targets.detection import detect_group
+
+        return detect_group(self)
+
+
+class Constant(Target):
+    """f*(x) = value, on inputs in R^d. Exact: E[f* relu(b.x)] = value lam_0 |b|.
+
+    >>> Constant(2.0, 3).potential(np.array([[0.0, 0.0, 4.0]]))[0]
+    array([2.])
+    """
+
+    def __init__(self, value: float, d: int) -> None:
+        if not math.isfinite(value):
+            raise InputError(f"constant {value}; give a finite number")
+        self.value = float(value)
+        self.dimension = _dimension(d)
+
+    def __call__(self, points: ArrayLike) -> FloatArray:
+        """Values at points (n, d)."""
+        return np.full(len(rows_of(points, self.dimension)), self.value)
+
+    def potential(self, directions: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """E[f* relu(b.x)] and its gradient (see `Target`)."""
+        units, norms = unit_rows(rows_of(directions, self.dimension))
+        factor = self.value * relu_mean(self.dimension)
+        return factor * norms, factor * units
+
+    @property
+    def mean(self) -> float:
+        """The value."""
+        return self.value
+
+    @property
+    def second_moment(self) -> float:
+        """E[f*^2]."""
+        return self.value**2
+
+    @property
+    def linear_part(self) -> FloatArray:
+        """0."""
+        return np.zeros(self.dimension)
+
+    @property
+    def parity(self) -> int:
+        """+1."""
+        return 1
+
+    @property
+    def subspace(self) -> FloatArray:
+        """The zero space."""
+        return np.zeros((0, self.dimension))
+
+    @cached_property
+    def group(self) -> OrthogonalGroup:
+        """All orthogonal maps."""
+        return OrthogonalGroup([], self.dimension, continuous=np.eye(self.dimension))
+
+
+def merged_lines(units: FloatArray, loads: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Unit rows up to sign, those within 1e-12 merged and their loads added: rows (l, d), loads (l,).
+
+    >>> merged_lines(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([1.0, 2.0]))
+    (array([[1., 0.]]), array([3.]))
+    """
+    if not len(units):
+        return units, loads
+    first = np.argmax(np.abs(units) > 1e-9, axis=1)
+    lines = units * np.sign(units[np.arange(len(units)), first])[:, None]
+    lines = lines + 0.0
+    found: list[int] = []
+    label = np.empty(len(lines), dtype=np.int64)
+    for k, line in enumerate(lines):
+        gap = np.max(np.abs(lines[found] - line), axis=1) if found else np.zeros(0)
+        near = np.flatnonzero(gap <= _ALIKE)
+        if len(near):
+            label[k] = near[0]
+        else:
+            label[k] = len(found)
+            found.append(k)
+    sums: FloatArray = np.bincount(label, weights=loads, minlength=len(found)).astype(float)
+    return lines[found], sums
+
+
+def _dimension(d: int) -> int:
+    if d < 1:
+        raise InputError(f"a target on R^{d}; give d >= 1")
+    return int(d)
