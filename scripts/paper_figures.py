@@ -112,7 +112,7 @@ def chart(title: str, places: Sequence[float], curves: list[Curve], axis: str = 
     for curve in curves:
         keys.append(f'<line class="line {curve.look}" x1="{x}" x2="{x + 20}" y1="-4" y2="-4"/>')
         keys.append(f'<text x="{x + 24}" y="-1">{curve.name}</text>')
-        x += 30 + 4.6 * len(curve.name)
+        x += max(44.0, 30 + 4.6 * len(curve.name))
     return f'<text class="name" x="4" y="-20" style="font-weight:600">{title}</text>{"".join(keys)}{body}'
 
 

@@ -161,3 +161,31 @@ def test_a_torn_or_foreign_file(tmp_path: Path) -> None:
     path.write_text("\n".join([*rows[:-1], json.dumps(row)]) + "\n")
     with pytest.raises(InputError, match="cannot be read"):
         integrate(rotation, np.array([0.0, 1.0]), times, path=path, task=1)
+
+
+@pytest.mark.parametrize("times", [[0.0, 3000.0], [0.0, 1.0, 3000.0], [3000.0], [0.0, 1.0, 2.0, 3.0, 3000.0]])
+def test_a_long_gap_between_outputs_is_cut_into_legs(tmp_path: Path, times: list[float]) -> None:
+    """Each call has a budget for a sixth of the run: all of them together finish it, with the same numbers."""
+    calls: list[float] = []
+
+    def rate(t: float, y: np.ndarray) -> np.ndarray:
+        calls.append(t)
+        return np.array([y[1], -y[0]]) / (1 + 0.01 * t)
+
+    start, moments = np.array([0.0, 1.0]), np.array(times)
+    whole = integrate(rate, start, moments, path=tmp_path / "whole")
+    plain = integrate(rate, start, moments)
+    enough = whole.evaluations / 6
+    assert np.array_equal(whole.times, moments) and np.abs(whole.states - plain.states).max() < 1e-7
+    assert 32 <= len((tmp_path / "whole").read_text().splitlines()) - 1 <= 100
+    starts = []
+    for _ in range(20):
+        calls.clear()
+        found = integrate(
+            rate, start, moments, path=tmp_path / "run", budget=Budget(cancelled=lambda: len(calls) > enough)
+        )
+        starts.append(calls[0])
+        if found.complete:
+            break
+    assert found.complete and 5 < len(starts) < 20 and starts == sorted(set(starts))
+    assert (found.states == whole.states).all() and found.evaluations == whole.evaluations

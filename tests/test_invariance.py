@@ -359,3 +359,21 @@ def test_the_zero_network_is_invariant():
     a, B = np.array([0.1, 0.2, -0.3]), np.tile([[0.3, 0.7]], (3, 1))
     for activation in ("relu", "tanh"):
         assert invariance_defect((a, B), SWAP, kind="function", activation=activation) == 0.0
+
+
+def test_a_function_that_nearly_cancels_is_measured_on_points():
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(40, 3))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    b = np.concatenate([u, u + 1e-5 * rng.normal(size=(40, 3))])
+    mirror = np.array([-1.0, 1.0, 1.0])
+    a, B = np.tile(np.repeat([1.0, -1.0], 40), 2), np.concatenate([b, b * mirror])
+    found = check_invariance((a, B), OrthogonalGroup([np.diag(mirror)], 3))
+    assert found.exact and max(found.function_defects) < 1e-9
+
+
+def test_an_invariant_network_does_not_thank_a_start_that_was_not():
+    a, B = np.ones(2), np.array([[1.0, 0.5], [-1.0, 0.5]])
+    flip = OrthogonalGroup([np.diag([-1.0, 1.0])], 2)
+    moved = check_invariance((a, B), flip, start=(a, B + [[0.3, 0.0], [0.0, 0.0]]))
+    assert moved.invariant and "training is no reason" in str(moved)

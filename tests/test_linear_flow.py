@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from fiberscope.errors import InputError
+from fiberscope.errors import InputError, IntegrationError
 from fiberscope.meanfield.harmonics.kernels import arccos_potential
 from fiberscope.meanfield.linear.flow import linear_flow, linear_flow_of, moments_of
 from fiberscope.meanfield.linear.odd import odd_flow, time_table
@@ -477,3 +477,35 @@ def test_general_moments_need_no_single_point():
     assert isinstance(flow.system, Moments)
     with pytest.raises(InputError):
         flow.hyperboloid(0)
+
+
+@pytest.mark.parametrize("size", [1e160, 1e-160])
+def test_numbers_at_the_ends_of_the_floats_are_refused(size):
+    with pytest.raises(InputError, match="rescale"):
+        linear_flow(np.eye(2), [size, 0], 1.5, [0, 1])
+    with pytest.raises(InputError, match="rescale"):
+        linear_flow_of([[size, 0.0], [0.0, size]], [1.0, 2.0], None, [0, 1])
+    if size > 1:
+        with pytest.raises(InputError, match="range of floats"):
+            odd_flow(size, 3, [0, 1])
+
+
+def test_a_run_that_contradicts_itself_is_an_error():
+    with pytest.raises(IntegrationError, match="two ways to the residual differ"):
+        linear_flow(np.eye(2), [1e10, 0], 1.5, [0, 1, 100])
+
+
+def test_the_end_is_known_to_the_last_digit_and_fits_the_gap():
+    flow = linear_flow(np.diag([1.0, 3.0]), [1e8, 2e8], 1.5, [0, 1, 100])
+    assert flow.w[-1] == pytest.approx(flow.w_star, rel=1e-12)
+    rng = np.random.default_rng(0)
+    flow = linear_flow_of(rng.normal(size=(50, 3)), rng.normal(size=50), None, [0, 1, 5, 20])
+    C, w = flow.system.modes.values, (flow.w - flow.w_star) @ flow.frame
+    assert 0.5 * np.sum(C * w**2, axis=1) == pytest.approx(flow.gap, rel=1e-6, abs=1e-24)
+
+
+def test_only_relu_networks_rest_on_the_theorem_for_odd_targets():
+    C, beta = np.eye(2), [1.0, 0.0]
+    assert "odd-linear" in linear_flow(C, beta, 1.5, [0, 1]).theorems
+    assert "odd-linear" not in linear_flow(C, beta, 1.5, [0, 1], slope=1.0).theorems
+    assert "odd-linear" not in linear_flow_of(C, beta, None, [0, 1]).theorems

@@ -29,6 +29,7 @@ from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import Constant, Linear, Teacher
 from fiberscope.meanfield.targets.polynomial import Polynomial
 from fiberscope.meanfield.targets.projected import Projected
+from fiberscope.meanfield.targets.sampled import Sampled
 from fiberscope.meanfield.targets.zonal import NormH
 from fiberscope.results import Rigor
 
@@ -441,6 +442,52 @@ def test_many_dimensions_by_sobol_points() -> None:
     points, weights, _, _ = initial_measure(4, 6, 4096, 0)
     assert np.max(np.abs(6 * weights @ points[:, :4] ** 2 - 1)) < 0.02
     assert abs(6 * weights @ points[:, 4] ** 2 - 2) < 0.02
+
+
+def test_sobol_points_are_compared_with_another_scramble() -> None:
+    """The estimate must be of the size of the error; points that hold the first ones would tell less."""
+    target, same = [Teacher([1.0, -1.0], np.eye(4)[:2, :n]) for n in (4, 2)]
+    times = [0.0, 10.0]
+    truth = lowdim_flow(same, 6, times, nodes=(4, 6), rtol=1e-6).mass_plus
+    told, errors = [], []
+    for seed in range(0, 12, 2):
+        flow = lowdim_flow(target, 6, times, nodes=8, rtol=1e-5, seed=seed).refine()
+        assert flow.error is not None
+        told.append(flow.error["mass_plus"])
+        errors.append(np.max(np.abs(flow.mass_plus - truth)))
+    assert np.sqrt(np.mean(np.square(told))) > 0.8 * np.sqrt(np.mean(np.square(errors))) > 1e-4
+    other = lowdim_flow(target, 6, times, nodes=16, rtol=1e-6, seed=11)
+    assert told[-1] == pytest.approx(np.max(np.abs(other.mass_plus - flow.mass_plus)), rel=1e-12)
+    assert "another scramble" in str(flow)
+
+
+def test_functions_of_x_H_on_the_sphere_only() -> None:
+    """x_1^2 + x_2^2 = 1 - x_3^2 for |x| = 1: H is the line of x_3."""
+    times = [0.0, 1.0, 10.0]
+    flow = lowdim_flow(Polynomial({(2, 0, 0): 1.0, (0, 2, 0): 1.0}), 3, times)
+    line = lowdim_flow(Polynomial({(0,): 1.0, (2,): -1.0}), 3, times)
+    assert flow.subspace_dimension == 1
+    assert np.max(np.abs(flow.masses - line.masses)) < 1e-9 and np.max(np.abs(flow.energy - line.energy)) < 1e-9
+    # the same by its values, as a function that is no polynomial of x_H off the sphere
+    by_values = Sampled(lambda x: x[:, 0] ** 2 + x[:, 1] ** 2, 3, subspace=[[0.0, 0.0, 1.0]])
+    seen, exact = seen_target(by_values, 3, 1e-10), seen_target(Polynomial({(0,): 1.0, (2,): -1.0}), 3, 1e-10)
+    points = spread(20, 1)
+    assert "harmonics" in seen.form
+    assert np.max(np.abs(seen.potential(points)[0] - exact.potential(points)[0])) < 1e-12
+    assert abs(seen.second_moment - exact.second_moment) < 1e-12
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_dependence_on_x_perp_is_measured_by_the_size_of_the_target(size: float) -> None:
+    basis = [[1.0, 0.0, 0.0]]
+    kept = Sampled(lambda x: size * np.abs(x[:, 0]), 3, subspace=basis)
+    assert seen_target(kept, 3, 1e-6).second_moment == pytest.approx(size**2 / 3, rel=1e-6)
+    for change in (lambda x: 1e-6 * x[:, 1], lambda x: 1e-6 * np.abs(x[:, 1])):
+        moved = Sampled(lambda x, f=change: size * (np.abs(x[:, 0]) + f(x)), 3, subspace=basis)
+        with pytest.raises(InputError, match="with x_perp on the sphere"):
+            seen_target(moved, 3, 1e-6)
+    with pytest.raises(InputError, match="with x_perp on the sphere"):  # dp = 1: the opposite point only
+        seen_target(Sampled(lambda x: size * (x[:, 0] + 1e-6 * x[:, 2]), 3, subspace=np.eye(3)[:2]), 3, 1e-6)
 
 
 def test_files_and_budgets(tmp_path: Path) -> None:

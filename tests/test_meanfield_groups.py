@@ -209,3 +209,70 @@ def test_representatives_of_a_group_that_does_not_commute() -> None:
     orbits = group.representatives(rows)
     assert len(rows) == 40 and (orbits.counts == 20).all() and group.order() == 20
     np.testing.assert_allclose(orbits.unfold(rows[orbits.rows]), rows, atol=1e-13)
+
+
+def fixed_by_brute_force(group: OrthogonalGroup, row: np.ndarray) -> np.ndarray:
+    """The mean of the elements that fix a row: the projector on what its stabiliser fixes."""
+    elements = group.elements()
+    keep = np.linalg.norm(elements @ row - row, axis=1) < 1e-12
+    projector: np.ndarray = elements[keep].mean(axis=0)
+    return projector
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=60, deadline=None)
+def test_fixed_spaces_of_stabilisers_are_those_of_the_elements(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    group = random_group(seed)
+    # few different entries, so that rows lie on mirrors
+    starts = rng.integers(-1, 2, size=(3, group.dimension)) * rng.choice([0.3, 0.7])
+    rows = np.concatenate([group.orbit_of(r[None]) for r in (*starts, starts[0])])
+    rows = rows[rng.permutation(len(rows))]
+    found = group.representatives(rows)
+    heads = rows[found.rows]
+    assert np.array_equal(found.fixed.project(heads), heads)
+    other = rng.normal(size=heads.shape)
+    projected = found.fixed.project(other)
+    expected = np.array([fixed_by_brute_force(group, h) @ x for h, x in zip(heads, other, strict=True)])
+    np.testing.assert_allclose(projected, expected, atol=1e-14)
+    assert np.array_equal(found.fixed.project(projected), projected)
+    # images of what was projected form orbits again, of the same sizes
+    again = group.representatives(found.unfold(projected))
+    assert sorted(again.counts) == sorted(found.counts)
+
+
+def test_fixed_spaces_of_other_maps() -> None:
+    turn = cyclic(5, (0, 1), 4).generators[0]
+    group = OrthogonalGroup([turn, np.diag([1.0, -1.0, 1.0, 1.0]), np.diag([1.0, 1.0, -1.0, 1.0])], 4)
+    starts = np.array([[0.0, 0, 0, 1], [0, 0, 1, 2], [1, 0, 0, 1], [1, 0, 2, 0], [1, 2, 3, 4], [0, 0, 0, 0]])
+    rows = np.concatenate([group.orbit_of(s[None]) for s in starts])
+    orbits = group.representatives(rows)
+    assert orbits.counts.tolist() == [1, 2, 5, 10, 20, 1]
+    other = np.random.default_rng(0).normal(size=(6, 4))
+    expected = [fixed_by_brute_force(group, s) @ x for s, x in zip(starts, other, strict=True)]
+    np.testing.assert_allclose(orbits.fixed.project(other), expected, atol=1e-14)
+    assert np.array_equal(orbits.fixed.project(other)[4], other[4])  # no stabiliser, no rounding
+    assert not orbits.fixed.project(other)[0, :3].any()
+
+
+def test_a_row_near_an_axis_is_not_on_it() -> None:
+    group = cyclic(3, (0, 1), 3)
+    rows = group.orbit_of([[1e-10, 0.0, 1.0]], tolerance=1e-13)
+    orbits = group.representatives(rows)
+    assert len(rows) == 3 and orbits.counts.tolist() == [3]
+    tiny = np.concatenate([group.orbit_of([[1.0, 0.0, 1.0]]), [[1e-10, 0.0, 0.0]]])
+    with pytest.raises(InputError, match="not a union of orbits"):
+        group.representatives(tiny)
+
+
+def test_labels_of_other_maps_match_exactly_or_as_asked() -> None:
+    group = cyclic(3, (0, 1), 3)
+    rows = group.orbit_of([[1e6, 2e5, 3e5]])
+    with pytest.raises(InputError, match=r"with equal labels\); labels differ by 0\.0002"):
+        group.representatives(rows, [1e-4, -1e-4, 1e-4])
+    with pytest.raises(InputError, match="with equal labels"):
+        group.representatives(rows, [1.0, 1.0, 1.0 + 1e-15])
+    assert len(group.representatives(rows, [1.0, 1.0, 1.0 + 1e-15], label_tolerance=1e-14).rows) == 1
+    twice = np.concatenate([rows, rows[[1, 2, 0]]])
+    orbits = group.representatives(twice, [1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
+    assert sorted(orbits.counts) == [3, 3] and sorted(orbits.label[:3]) == [0, 0, 0]

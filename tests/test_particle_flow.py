@@ -22,6 +22,7 @@ from fiberscope.meanfield.symmetry.groups import OrthogonalGroup, antipodal, cyc
 from fiberscope.meanfield.symmetry.invariance import invariance_defect
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import Linear, Teacher
+from fiberscope.meanfield.targets.sampled import Sampled
 from fiberscope.meanfield.targets.zonal import NormH
 from fiberscope.results import Budget, Rigor
 
@@ -319,6 +320,70 @@ def test_a_rotation_group_is_kept_up_to_rounding():
     assert folded.rows == 4 and np.abs(folded.B - whole.B).max() < 1e-11
 
 
+def test_neurons_on_mirrors_stay_there_however_long():
+    """The axes lie on mirrors of the group of the square; rounding off them would grow by e^0.02 a unit of time."""
+    rows = np.array([[1.0, 1, 0], [1, -1, 0], [-1, 1, 0], [-1, -1, 0]])
+    target = Teacher(np.ones(4), rows)
+    a, b = initial_neurons(3, 12, kind="axes")
+    flow = particle_flow(a, b, target, [0, 300, 1200], group=target.group)
+    assert flow.rows == 4 and flow.group_order == 16
+    assert (np.diff(flow.energy) <= 1e-14).all() and flow.invariance_defect.max() < 1e-14
+    # the zeros of the axes, and nothing but them, are kept
+    assert np.array_equal(flow.B[-1] == 0, b == 0)
+    assert np.array_equal(flow.B[-1][[0, 3]], -flow.B[-1][[3, 0]])
+    unfolded = particle_flow(a, b, target, [0, 100], rtol=1e-12)
+    folded = particle_flow(a, b, target, [0, 100], group=target.group, rtol=1e-12)
+    assert np.abs(unfolded.B - folded.B).max() < 1e-10
+
+
+def test_neurons_on_diagonal_mirrors_keep_equal_coordinates_to_the_bit():
+    group = OrthogonalGroup([([1, 0, 2], [1.0, 1.0, 1.0]), ([0, 1, 2], [1.0, 1.0, -1.0])], 3)
+    rows = group.orbit_of([[0.3, 0.3, 0.1]])
+    b = np.concatenate([rows, [[0.7, 0.7, 0.0]]])
+    target = Teacher(np.ones(4), group.orbit_of([[1.0, 0.2, 0.4]]))
+    flow = particle_flow([1.0, 1.0, -1.0], b, target, [0, 3, 40], group=group)
+    assert flow.rows == 2 and np.array_equal(flow.B[..., 0], flow.B[..., 1]) and not flow.B[:, 2, 2].any()
+    assert np.array_equal(flow.B[:, 0, 2], -flow.B[:, 1, 2]) and np.abs(flow.B[-1] - b).min(axis=0)[0] > 1e-3
+    whole = particle_flow([1.0, 1.0, -1.0], b, target, [0, 3, 40], rtol=1e-11)
+    assert np.abs(whole.B - flow.B).max() < 1e-7 and np.allclose(whole.dissipation, flow.dissipation, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_neurons_on_the_axis_of_a_rotation_stay_there(n):
+    group = cyclic(n, (0, 1), 3)
+    target = Teacher(np.ones(n), group.orbit_of([[1.0, 0.2, 0.3]]))
+    b = np.concatenate([[[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]], group.orbit_of([[0.3, 0.5, 0.2]])])
+    a = np.array([1.0, -1.0] + [0.5] * n)
+    flow = particle_flow(a, b, target, [0, 100, 500], group=group)
+    assert flow.rows == 3 and not flow.B[:, :2, :2].any() and flow.invariance_defect.max() < 1e-14
+    assert (np.diff(flow.energy) <= 1e-14).all()
+    whole = particle_flow(a, b, target, [0, 20], rtol=1e-12)
+    folded = particle_flow(a, b, target, [0, 20], group=group, rtol=1e-12)
+    assert np.abs(whole.B - folded.B).max() < 1e-10 and np.allclose(whole.energy, folded.energy, rtol=1e-11)
+
+
+def test_outer_weights_are_never_matched_nearly():
+    group = cyclic(3, (0, 1), 3)
+    rows = group.orbit_of([[1.0, 0.2, 0.3]])
+    with pytest.raises(InputError, match="with equal labels"):
+        particle_flow([1e-4, -1e-4, 1e-4], 1e6 * rows, Teacher(np.ones(3), rows), [0], group=group)
+    flow = particle_flow([1e-4, 1e-4, 1e-4], 1e6 * rows, Teacher(np.ones(3), rows), [0], group=group)
+    assert flow.rows == 1
+
+
+def test_a_dataset_of_rotations_may_have_labels_with_rounding():
+    group = cyclic(5, (0, 1), 3)
+    x = group.orbit_of(np.random.default_rng(0).standard_normal((4, 3)))
+    y = np.exp(np.hypot(x[:, 0], x[:, 1]))
+    assert len(np.unique(y)) > 4  # rounding tells them apart
+    a, b = initial_neurons(3, 10, group=group, seed=1)
+    flow = particle_flow(a, b, None, [0, 1], data=(x, y), group=group, activation="tanh")
+    assert flow.rows == 2 and flow.invariance_defect.max() < 1e-13
+    y[3] += 1e-6
+    with pytest.raises(InputError, match="the dataset is not invariant"):
+        particle_flow(a, b, None, [0, 1], data=(x, y), group=group, activation="tanh")
+
+
 def test_random_neurons_are_not_invariant_and_the_watched_group_says_so():
     group, target = halves(4), norms_of_axes(4, 2)
     a, b = initial_neurons(4, 64, seed=2)
@@ -454,6 +519,74 @@ def test_a_run_taken_up_again_is_the_same_to_the_bit(tmp_path, method):
     assert again.complete and np.array_equal(again.B, undisturbed.B) and np.array_equal(again.a, undisturbed.a)
     with pytest.raises(InputError):
         particle_flow(a, 2 * b, target, times, **options)
+
+
+def test_a_file_of_another_problem_is_refused(tmp_path):
+    """Runs that differ in one thing only, some with equal means of the sizes of all forces."""
+    a, b = np.array([1.0, -1.0]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    turn = OrthogonalGroup([([1, 0], [-1.0, 1.0])], 2)
+    mirror = OrthogonalGroup([([0, 1], [-1.0, 1.0]), ([0, 1], [1.0, -1.0])], 2)
+    c, corners = np.ones(4), np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    square = Teacher(np.ones(4), np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]]))
+    x = np.array([[1.0, 0.0], [0.0, 1.0]])
+    pairs = [
+        [(a, b, Linear([1.0, 0.0])), (a, b, Linear([0.0, 1.0]))],
+        [(a, b, Linear([1.0, 0.0])), (a, b, Linear([1.0 + 1e-15, 0.0]))],
+        [(a, b, None, {"data": (x, [1.0, 2.0])}), (a, b, None, {"data": (x, [2.0, 1.0])})],
+        [(a, b, None, {"data": (x, [1.0, 2.0])}), (a, b, None, {"data": (2 * x, [1.0, 2.0])})],
+        [(c, corners, square, {"group": turn}), (c, corners, square, {"group": mirror})],
+        [(c, corners, square, {"group": turn}), (c, corners, square, {"group": turn, "fold": False})],
+        [(a, b, Linear([1.0, 0.0]), {"rtol": 1e-6}), (a, b, Linear([1.0, 0.0]), {"rtol": 1e-7})],
+    ]
+    for k, runs in enumerate(pairs):
+        (first, second) = (run if len(run) == 4 else (*run, {}) for run in runs)
+        path = tmp_path / str(k)
+        done = particle_flow(*first[:3], [0, 1], path=path, **first[3])
+        with pytest.raises(InputError, match="belongs to another task"):
+            particle_flow(*second[:3], [0, 1], path=path, **second[3])
+        again = particle_flow(*first[:3], [0, 1], path=path, **first[3])
+        assert np.array_equal(again.B, done.B)
+
+
+@pytest.mark.parametrize("group", [None, antipodal(2)])
+def test_a_budget_spent_before_the_first_output_gives_no_times(group):
+    target = Teacher([1.0, 1.0], [[1.0, 0.0], [-1.0, 0.0]])
+    flow = particle_flow([1.0, 1.0], [[0.7, 0.7], [-0.7, -0.7]], target, [5.0, 10.0], group=group, budget=1e-9)
+    assert not flow.complete and flow.times.shape == (0,) and flow.B.shape == (0, 2, 2) and flow.energy.shape == (0,)
+    assert "budget" in str(flow) and json.loads(flow.to_json())["times"] == []
+    assert {len(column) for column in flow.to_frame().values()} == {0} and flow.linear_part.shape == (0, 2)
+
+
+def test_the_error_of_the_expectation_is_told_where_it_is_known():
+    a, b, target = random_problem(4, 3, 1)
+    exact = particle_flow(a, b, target, [0, 0.1])
+    assert exact.expectation_error == 0.0 and "error estimate" not in str(exact)
+    f = lambda x: np.exp(x[:, 0])  # noqa: E731
+    sampled = Sampled(f, 4, count=256)
+    flow = particle_flow(a, b, sampled, [0], rtol=1e-4)
+    assert flow.expectation_error == pytest.approx(sampled.error * np.linalg.norm(b, axis=1).max(), rel=1e-14)
+    best = forces_of(Sampled(f, 4, count=1 << 16)).evaluate(a, b)[0]
+    truth = np.abs(forces_of(sampled).evaluate(a, b)[0] - best).max()
+    assert truth < 4 * flow.expectation_error and f"{flow.expectation_error:.1e}" in str(flow)
+    unknown = particle_flow(a, b, Wrapped(target, np.eye(4)), [0])
+    assert unknown.expectation_error is None and "no estimate" in str(unknown)
+    data = particle_flow(a, b, None, [0, 0.1], data=(np.eye(4), np.ones(4)))
+    assert data.expectation_error == 0.0
+    for d, samples in ((3, 64), (5, 128)):
+        a, b, target = random_problem(d, 3, d)
+        rule = particle_flow(a, b, target, [0], activation="tanh", samples=samples)
+        fine = forces_of(target, activation="tanh", samples=1 << 15)
+        truth = np.abs(forces_of(target, activation="tanh", samples=samples).evaluate(a, b)[0] - fine.evaluate(a, b)[0])
+        assert truth.max() / 3 < rule.expectation_error < 0.1
+        assert json.loads(rule.to_json())["expectation_error"] == rule.expectation_error
+
+
+@pytest.mark.parametrize("times", [[0.0], [0.0, 1.0]])
+def test_nothing_beyond_the_range_of_floats_leaves(times):
+    with pytest.raises(IntegrationError, match="beyond the range of floats"):
+        particle_flow([1e160], [[1e160, 0.0]], Linear([1.0, 0.0]), times)
+    with pytest.raises(IntegrationError, match="beyond the range of floats"):
+        particle_flow([1e100, 1.0], [[1e60, 0.0], [1e150, 1e160]], Linear([1.0, 0.0]), [0.0])
 
 
 def test_a_run_that_blows_up_raises_with_the_time_reached():

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -354,3 +355,39 @@ def test_flows_of_infinite_width(name: str, words: list[str], tmp_path: Path) ->
     table.write_text("a,b,y\n1,2,3\n0,1,-1\n2,0.5,1\n-1,1,0\n")
     given = [str(table) if word == "DATA" else word for word in words]
     reached(SCHEMAS[f"meanfield-{name}"], printed("meanfield", name, *given, "--json"))
+
+
+def test_commands_about_recovery(tmp_path: Path) -> None:
+    made = {
+        "target": fs.Network.from_arrays(([[0.6, 0.8], [0, 0.6]], [0, 0.2]), ([[1, 1]], [0.0]), activation="tanh"),
+        "one": fs.Network.from_arrays(([[1.0]], [0.5]), ([[1.0]], [0.0]), activation="tanh"),
+        "deep": fs.Network.random((2, 3, 3, 1), activation="tanh", seed=1),
+        "relu": fs.Network.random((2, 3, 2), activation="relu", seed=1),
+    }
+    for name, net in made.items():
+        fs.save(net, tmp_path / f"{name}.npz")
+    x = np.random.default_rng(0).normal(size=(12, 2))
+    np.savez(tmp_path / "planted.npz", X=x, y=made["target"](x)[:, 0])
+    np.savez(tmp_path / "noise.npz", X=x, y=np.random.default_rng(1).normal(size=12))
+    np.savez(tmp_path / "diagonal.npz", X=[[1, 0.5, 0.7, 0], [0.5, 1, 0.1, 0.7]], y=[1.0, 0])
+    runs = [
+        ("rank", "target"), ("rank", "deep"), ("rank", "relu", "--no-bias"),
+        ("predict-recovery", "target", "--widths", "4"),
+        ("predict-recovery", "deep", "--widths", "4,4", "--output-bias"),
+        ("recover", "planted", "--widths", "1-3", "--starts", "16"),
+        ("recover", "noise", "--widths", "1,2", "--starts", "4", "--noise", "bic"),
+        ("recover", "noise", "--widths", "1", "--starts", "4", "--noise", "held-out", "--wide", "4"),
+        ("recover", "planted", "--widths", "2", "--budget", "0"),
+        ("embed", "target", "--widths", "4"), ("embed", "deep", "--widths", "4,5", "--how", "mixed"),
+        ("embed", "target", "--widths", "3", "--how", "compatible"),
+        ("diagonal", "diagonal"), ("diagonal", "diagonal", "--depth", "3", "--flow", "--scales", "0.3"),
+        ("diagonal", "diagonal", "--floats"), ("diagonal", "diagonal", "--flow", "--budget", "0"),
+        ("phase-diagram", "one", "--samples", "3,6", "--widths", "1,2", "--seeds", "2", "--workers", "1"),
+        ("phase-diagram", "one", "--samples", "6", "--widths", "1", "--workers", "1", "--budget", "0"),
+        ("condensation", "target"), ("condensation", "deep"), ("condensation", "relu"),
+    ]  # fmt: skip
+    for command, name, *words in runs:
+        reached(SCHEMAS[command], printed(command, tmp_path / f"{name}.npz", *words, "--json"))
+    for words in (["--width", "5", "--target-width", "2"], ["--width", "3", "--target-width", "1", "--bias",
+                   "--activation", "tanh"]):  # fmt: skip
+        reached(SCHEMAS["strata"], printed("strata", *words, "--inputs", "2", "--json"))

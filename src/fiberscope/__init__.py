@@ -40,6 +40,22 @@ if TYPE_CHECKING:
     from fiberscope.invariants import orbit as orbit
     from fiberscope.invariants import sims as sims
     from fiberscope.invariants import smallest_sim as smallest_sim
+    from fiberscope.invariants.recovery import Condensation as Condensation
+    from fiberscope.invariants.recovery import Diagonal as Diagonal
+    from fiberscope.invariants.recovery import Embedding as Embedding
+    from fiberscope.invariants.recovery import ModelRank as ModelRank
+    from fiberscope.invariants.recovery import PhaseDiagram as PhaseDiagram
+    from fiberscope.invariants.recovery import Prediction as Prediction
+    from fiberscope.invariants.recovery import Recovery as Recovery
+    from fiberscope.invariants.recovery import Strata as Strata
+    from fiberscope.invariants.recovery import condensation as condensation
+    from fiberscope.invariants.recovery import diagonal as diagonal
+    from fiberscope.invariants.recovery import embed as embed
+    from fiberscope.invariants.recovery import model_rank as model_rank
+    from fiberscope.invariants.recovery import phase_diagram as phase_diagram
+    from fiberscope.invariants.recovery import predict_recovery as predict_recovery
+    from fiberscope.invariants.recovery import recover as recover
+    from fiberscope.invariants.recovery import strata as strata
     from fiberscope.io import load as load
     from fiberscope.io import save as save
     from fiberscope.io import to_onnx as to_onnx
@@ -85,6 +101,24 @@ _HOMES = {
         "orbit",
         "sims",
         "smallest_sim",
+    ),  # fmt: skip
+    "invariants.recovery": (
+        "Condensation",
+        "Diagonal",
+        "Embedding",
+        "ModelRank",
+        "PhaseDiagram",
+        "Prediction",
+        "Recovery",
+        "Strata",
+        "condensation",
+        "diagonal",
+        "embed",
+        "model_rank",
+        "phase_diagram",
+        "predict_recovery",
+        "recover",
+        "strata",
     ),  # fmt: skip
     "io": ("load", "save", "to_onnx", "to_torch"),
     "network": ("Layer", "Network"),

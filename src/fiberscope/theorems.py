@@ -47,6 +47,36 @@ REFERENCES: dict[str, str] = {
   journal = {arXiv preprint arXiv:2605.18319},
   year = {2026}
 }""",
+    "zhang2024llr": """@article{zhang2024llr,
+  title = {Local Linear Recovery Guarantee of Deep Neural Networks at Overparameterization},
+  author = {Zhang, Yaoyu and Zhang, Leyang and Zhang, Zhongwang and Bai, Zhiwei},
+  journal = {arXiv preprint arXiv:2406.18035},
+  year = {2024}
+}""",
+    "zhang2023optimistic": """@article{zhang2023optimistic,
+  title = {Optimistic Estimate Uncovers the Potential of Nonlinear Models},
+  author = {Zhang, Yaoyu and Zhang, Zhongwang and Zhang, Leyang and Bai, Zhiwei and Luo, Tao and Xu, Zhi-Qin John},
+  journal = {arXiv preprint arXiv:2307.08921},
+  year = {2023}
+}""",
+    "zhang2021embedding": """@article{zhang2021embedding,
+  title = {Embedding Principle: a hierarchical structure of loss landscape of deep neural networks},
+  author = {Zhang, Yaoyu and Li, Yuqing and Zhang, Zhongwang and Luo, Tao and Xu, Zhi-Qin John},
+  journal = {Journal of Machine Learning},
+  note = {arXiv:2111.15527},
+  year = {2022}
+}""",
+    "zhang2023structure": """@article{zhang2023structure,
+  title = {Structure and Gradient Dynamics Near Global Minima of Two-layer Neural Networks},
+  author = {Zhang, Leyang and Zhang, Yaoyu and Luo, Tao},
+  journal = {arXiv preprint arXiv:2309.00508},
+  year = {2023}
+}""",
+    "diagonal2026": """@article{diagonal2026,
+  title = {Gradient Flow Dynamics and Implicit Bias of Diagonal Linear Networks under Infinitesimal Initialization},
+  journal = {arXiv preprint arXiv:2607.12332},
+  year = {2026}
+}""",
     "hajjar2023symmetries": """@article{hajjar2023symmetries,
   title = {On the Symmetries in the Dynamics of Wide Two-Layer Neural Networks},
   author = {Hajjar, Karl and Chizat, L{\\'e}na{\\"i}c},
@@ -387,7 +417,11 @@ _ROWS = (
         "Mean-field training keeps the symmetries of the target",
         "If f*(Tx) = f*(x) for an orthogonal T and mu_0 is invariant under (a, b) -> (a, Tb), then mu_t is invariant "
         "for all t, and so is f(mu_t; .); a finite network whose neurons are permuted by T keeps that too.",
-        ("the input law is invariant under T", "the initial measure is invariant", "gradient flow, any activation"),
+        (
+            "the input law is invariant under T",
+            "the initial measure is invariant",
+            "gradient flow with any activation and loss for which its solution is unique",
+        ),
         ("hajjar2023symmetries",),
     ),
     Theorem(
@@ -399,6 +433,7 @@ _ROWS = (
             "the input law is invariant under T",
             "the initial measure is invariant under (a, b) -> (-a, Tb)",
             "the derivative of the loss is odd in (output, target) together, as for the squared loss",
+            "the solution is unique",
         ),
         ("hajjar2023symmetries",),
     ),
@@ -420,8 +455,8 @@ _ROWS = (
         "linear-rate",
         "Exponential convergence to the best linear predictor",
         "Q(w(t)) - min Q <= (Q(w(0)) - min Q) exp(-(V/2) lam_min(C) t), lam_min the smallest positive eigenvalue. For "
-        "other initial moments S(0), V is replaced by l + m, with l and -m the largest and the second largest eigenvalue "
-        "of S(0) J; for a linear network the rate is four times as large.",
+        "other initial moments S(0), V is replaced by l + m, with l and -m the largest and the second largest "
+        "eigenvalue of S(0) J; for a linear network the rate is four times as large.",
         ("the hypotheses of odd-linear but for the initial moments, or a two-layer linear network",),
         ("hajjar2023symmetries", "fiberscope"),
         "the constants are explicit here: H(t) >= (V/4) I for all t >= 0",
@@ -429,9 +464,15 @@ _ROWS = (
     Theorem(
         "angle-reduction",
         "Learning the norm of a projection is a flow of two measures on an interval",
-        "For f*(x) = |x_H| and the uniform mu_0 the dynamics are those of two measures tau+ and tau- of the angle "
-        "between neuron and H in [0, pi/2]: d tau/dt = -div(+-V tau) +- 2 G tau, V = G'.",
-        ("inputs uniform on the sphere", "ReLU", "mu_0 uniform", "1 <= dH < d"),
+        "For f*(x) = |x_H| and a mu_0 of the same symmetry the dynamics are those of two measures tau+ and tau- of the "
+        "angle between neuron and H in [0, pi/2]: d tau/dt = -div(+-V tau) +- 2 G tau, V = G'.",
+        (
+            "inputs uniform on the sphere",
+            "ReLU",
+            "mu_0 invariant under the orthogonal maps of H and of its complement",
+            "|a| = |b| in mu_0",
+            "1 <= dH < d",
+        ),
         ("hajjar2023symmetries",),
     ),
     Theorem(
@@ -439,7 +480,12 @@ _ROWS = (
         "A target on a subspace is learnt by a flow on a small sphere",
         "For f*(x) = f_H(x_H) the dynamics are those of two measures on the half sphere of (b_H, |b_perp|) in "
         "R^(dH + 1).",
-        ("inputs uniform on the sphere", "ReLU", "mu_0 invariant under the orthogonal maps that fix H"),
+        (
+            "inputs uniform on the sphere",
+            "ReLU",
+            "mu_0 invariant under the orthogonal maps that fix H",
+            "|a| = |b| in mu_0",
+        ),
         ("hajjar2023symmetries",),
     ),
     Theorem(
@@ -450,6 +496,67 @@ _ROWS = (
         ("the hypotheses of angle-reduction",),
         ("hajjar2023symmetries", "fiberscope"),
         "the zeroth harmonic of the dynamics; proved in the documentation",
+    ),
+    Theorem(
+        "model-rank",
+        "The rank of the tangent functions of a two-layer network",
+        "For two-layer networks the gradients of classes of neurons (equal, or equal up to sign for odd and even "
+        "activations) are linearly independent; rank_f(theta) is the sum of the ranks of the derivatives of the tied "
+        "weights in the free basis of each class.",
+        ("two layers, tied or not", "tanh, erf, sigmoid, softplus, SiLU, GELU, Gaussian, ReLU, leaky ReLU or abs"),
+        ("zhang2024llr", "fiberscope"),
+        "the independence is proved in the docstring of fiberscope.invariants.recovery.ranking.tangents",
+    ),
+    Theorem(
+        "optimistic-size",
+        "Local recovery from as many samples as the smallest rank",
+        "If n >= O_f(f*) = min of rank_f over the parameters that express f*, then at a minimiser generic samples have "
+        "full empirical rank, and f* is locally the only function that fits them.",
+        ("the model is analytic", "n generic samples", "a local statement: that training gets there is not claimed"),
+        ("zhang2024llr", "zhang2023optimistic"),
+    ),
+    Theorem(
+        "sim-recovery",
+        "Interpolation with more samples than the manifold has dimensions",
+        "On the invariant manifold of r groups of neurons, of dimension D, a network with zero training loss on n > D "
+        "generic samples of a target of at most r neurons is the target.",
+        (
+            "s(0) != 0 with infinitely many odd and even Taylor terms; for other activations extrapolated",
+            "no noise",
+            "generic samples",
+            "zero loss, which floating point does not show",
+        ),
+        ("zhang2023structure", "zhao2025sims"),
+        "a criterion: proved for r = k near the branches, extrapolated beyond",
+    ),
+    Theorem(
+        "embedding-principle",
+        "Embeddings keep the function, critical points and inertia",
+        "With E^T B = 1 in every layer, W' = E W B^T + (1 - E B^T) R (1 - E B^T) computes the same function; with T "
+        "and S the maps of parameters and gradients, g' = S g, T^T H' T = H and H' T = S H, so that no count of "
+        "the inertia decreases.",
+        ("the trained parameters are those of the layers",),
+        ("zhang2021embedding", "fiberscope"),
+    ),
+    Theorem(
+        "near-minima",
+        "The branches of exact fits of a two-layer network",
+        "The exact fits of a target of m0 neurons by m neurons are affine branches: S(m, r) r! / (r - m0)! of "
+        "dimension (m - r) + (r - m0) d for each r from m0 to m; r + (m + m0 - r) d samples separate them.",
+        (
+            "the target's neurons are distinct and not zero",
+            "neurons of different weights are linearly independent functions",
+        ),
+        ("zhang2023structure",),
+        "the numbers of branches are ours, checked by brute force up to five neurons",
+    ),
+    Theorem(
+        "diagonal-limit",
+        "Diagonal networks from infinitesimal starts minimise a weighted l1 norm",
+        "As the scale of the start tends to 0, the flow of k_i = product of a_li visits the saddles of a signed least "
+        "squares path and ends at a minimiser of sum t+ k+ + t- k- among the solutions of X k = y.",
+        ("no ties on the path: they are reported", "the growth times t+- are those of the shape of the start"),
+        ("diagonal2026",),
     ),
 )
 

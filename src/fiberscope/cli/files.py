@@ -128,13 +128,18 @@ def read_data(path: str) -> tuple[FloatArray, FloatArray]:
                 inputs, labels = np.asarray(archive["X"], float), np.asarray(archive["y"], float).squeeze()
         else:
             table = np.array(list(_rows(path)))
+            if table.ndim != 2 or table.shape[1] < 2:
+                seen = "no row of numbers" if not table.size else "one column"
+                raise InputError(f"{path}: has {seen}; give rows of inputs with the label last")
             inputs, labels = table[:, :-1], table[:, -1]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except InputError:
         raise
-    except (ValueError, TypeError, IndexError, OSError, zipfile.BadZipFile) as exc:
-        raise InputError(f"{path}: is no table of numbers ({exc}); give .csv with the label last, or .npz") from exc
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as exc:
+        raise InputError(
+            f"{path}: is no table of numbers; give .csv with the label last, or .npz with X and y"
+        ) from exc
     if inputs.ndim != 2 or labels.shape != inputs.shape[:1] or not inputs.size:
         raise InputError(f"{path}: X of shape {inputs.shape} and y of shape {labels.shape}; give (n, d) and (n,)")
     if not (np.isfinite(inputs).all() and np.isfinite(labels).all()):
@@ -147,9 +152,12 @@ def _rows(path: str) -> Iterator[list[float]]:
     width = 0
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
-            words = line.replace(",", " ").replace(";", " ").split()
-            if not words or words[0].startswith("#"):
+            if not line.strip() or line.lstrip().startswith("#"):
                 continue
+            mark = next((m for m in ",;" if m in line), None)
+            words = [word.strip() for word in line.split(mark)]
+            if "" in words:
+                raise InputError(f"{path}: line {number} has an empty field; fill it or leave the line out")
             try:
                 row = [float(word) for word in words]
             except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +17,18 @@ from fiberscope.cli.running import working
 from fiberscope.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fiberscope.meanfield import Reduced
     from fiberscope.meanfield.targets import Target
     from fiberscope.results import Result
 
+    FloatArray = NDArray[np.float64]
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NODES = 4096  # most starting points of lowdim: their kernel is a full matrix
 
 _TARGET = click.option(
     "--target", required=True, metavar="TARGET",
@@ -44,12 +53,12 @@ def flows(context: click.Context) -> int | None:
     return help_without_command(context)
 
 
-def timed(until: float, outputs: int) -> Callable[[F], F]:
-    """The options of every flow: its times, its tolerance, its file."""
+def timed(until: float, outputs: int, *, explicit: bool = False) -> Callable[[F], F]:
+    """The options of every flow: its times, and, unless it is an explicit formula, its tolerance and its file."""
     rows = (
         click.option("--until", type=float, default=until, show_default=True, metavar="T", help="The last time."),
         click.option(
-            "--outputs", type=click.IntRange(min=1), default=outputs, show_default=True, metavar="N",
+            "--outputs", type=click.IntRange(1, 10000), default=outputs, show_default=True, metavar="N",
             help="Number of output times after 0, closer together early on.",
         ),
         click.option(
@@ -63,7 +72,7 @@ def timed(until: float, outputs: int) -> Callable[[F], F]:
     )  # fmt: skip
 
     def decorate(function: F) -> F:
-        for row in reversed(rows):
+        for row in reversed(rows[:3] if explicit else rows):
             function = row(function)
         return function
 
@@ -87,21 +96,25 @@ def _times(options: dict[str, Any]) -> Sequence[float]:
     return [float(t) for t in found]
 
 
-def _flow(name: str, options: dict[str, Any], call: Callable[..., Result], reads: Sequence[str] = ()) -> int:
-    """Run a flow, print it, write its page."""
+def _flow(
+    name: str, options: dict[str, Any], call: Callable[..., Result], reads: Sequence[str] = (), *,
+    told: str = "", more: dict[str, Any] | None = None,
+) -> int:  # fmt: skip
+    """Run a flow, print it below what was `told`, write its page; `more` joins its data."""
     begin = time.perf_counter()
     check_targets(options, reads=list(reads))
     times = _times(options)
     with working(options) as work, work.progress() as progress:
         result = call(
-            times, rtol=options["rtol"], path=options["checkpoint"], budget=work.budget, progress=progress,
+            times, rtol=options.get("rtol"), path=options.get("checkpoint"), budget=work.budget, progress=progress,
         )  # fmt: skip
-    emit(f"meanfield-{name}", result.to_dict(), str(result), [], options, begin)
+    body = {**(more or {}), **result.to_dict()}
+    emit(f"meanfield-{name}", body, f"{told}\n{result}" if told else str(result), [], options, begin)
     return work.code(DONE)
 
 
-def _target(text: str, dimension: int | None) -> tuple[Target, list[str]]:
-    """The target of --target and the files it was read from."""
+def _target(text: str, dimension: int | None, option: str = "--dimension D") -> tuple[Target, list[str]]:
+    """The target of --target and the files it was read from; `option` says the dimension of a short target."""
     from pathlib import Path
 
     from fiberscope.meanfield.targets.documents import target_of, teacher_of
@@ -110,14 +123,20 @@ def _target(text: str, dimension: int | None) -> tuple[Target, list[str]]:
     if text.lstrip().startswith("{") or not (path.suffix and path.is_file()):
         if path.suffix and "{" not in text and ":" not in text:
             raise InputError(f"{text}: no such file")
+        if dimension is None and "{" not in text and (":" in text or text in ("abs", "relu")):
+            raise InputError(f"target '{text}' does not say its dimension; give {option}")
         return target_of(text, dimension), []
     if path.suffix == ".json":
         return target_of(path.read_text(encoding="utf-8"), dimension), [text]
     from fiberscope.io import load
 
-    found = teacher_of(load(path))
+    network = load(path)
+    try:
+        found = teacher_of(network)
+    except InputError as exc:
+        raise InputError(f"{text}: {exc}") from None
     if dimension is not None and found.dimension != dimension:
-        raise InputError(f"{text}: takes {found.dimension} inputs, and --dimension is {dimension}")
+        raise InputError(f"{text}: takes {found.dimension} inputs, and {option.split()[0]} is {dimension}")
     return found, [text]
 
 
@@ -167,7 +186,7 @@ def angle(dimension: int, subspace: int, nodes: int, modes: int | None, init: An
     "--slope-norm", type=float, default=0.15, show_default=True, metavar="X", help="|beta|, beta = E[f*(x) x]."
 )
 @click.option("--variance", type=float, metavar="V", help="Of each input coordinate.  [default: 1/D, the unit sphere]")
-@timed(100.0, 100)
+@timed(100.0, 100, explicit=True)
 @common_options(domain=False, networks=False)
 def odd(dimension: int, slope_norm: float, variance: float | None, **options: Any) -> int:
     """Train a network of infinite width on an odd target: it stays linear, f(x) = w.x, and |w(t)| is explicit."""
@@ -206,7 +225,21 @@ def linear(path: str, centre: bool, relu: bool, scale: float | None, **options: 
     def call(times: Sequence[float], **rest: Any) -> LinearFlow:
         return linear_flow_of(inputs, labels, scale, times, centre=centre, slope=0.5 if relu else 1.0, **rest)
 
-    return _flow("linear", options, call, [path])
+    count, size = inputs.shape
+    told = f"{path}: {count} rows, {size} inputs{', centred' if centre else ''}"
+    if relu and not _odd(inputs, labels):
+        told += "\nnot symmetric under (x, y) -> (-x, -y): this is the ReLU network on the data with all (-x, -y) added"
+    data = {"path": path, "rows": count, "columns": size, "centred": centre, "relu": relu}
+    return _flow("linear", options, call, [path], told=told, more={"data": data})
+
+
+def _odd(inputs: FloatArray, labels: FloatArray) -> bool:
+    """Whether the rows (x, y) and (-x, -y) are the same, counted."""
+    import numpy as np
+
+    rows = np.column_stack([inputs, labels]) + 0.0
+    one, other = (part[np.lexsort(part.T)] for part in (rows, 0.0 - rows))
+    return bool(np.array_equal(one, other))
 
 
 @flows.command(
@@ -224,14 +257,14 @@ def lowdim(target: str, subspace: int | None, dimension: int, nodes: str | None,
     """Train a network of infinite width on f*(x) = f_H(x_H), by its exact reduction to the sphere of dimension K."""
     from fiberscope.meanfield import LowdimFlow, lowdim_flow
 
-    found, reads = _target(target, subspace)
+    found, reads = _target(target, subspace, "--subspace K")
     counts = _counts(nodes)
 
     def call(times: Sequence[float], *, budget: Any, **rest: Any) -> LowdimFlow:
         flow = lowdim_flow(found, dimension, times, nodes=counts, seed=options["seed"], budget=budget, **rest)
         return flow.refine(budget=budget) if refine and flow.complete else flow
 
-    return _flow("lowdim", options, call, reads)
+    return _flow("lowdim", options, call, reads, told=f"target {target}", more={"target": target})
 
 
 def _counts(text: str | None) -> int | tuple[int, ...] | None:
@@ -241,12 +274,14 @@ def _counts(text: str | None) -> int | tuple[int, ...] | None:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--nodes {text}: give whole numbers, such as 8,6") from None
+    if math.prod(found) > _NODES:
+        raise InputError(f"--nodes {text}: {math.prod(found)} points; give at most {_NODES} in all")
     return found[0] if len(found) == 1 else found
 
 
 @flows.command(
     short_help="A finite network on the risk itself, with the target's symmetry kept exactly.",
-    epilog="Example: fiberscope meanfield particles --target l1:2 --dimension 5 --width 64 --symmetric",
+    epilog="Example: fiberscope meanfield particles --target l1:2 --dimension 3 --width 64 --symmetric",
 )
 @_TARGET
 @click.option("--dimension", type=int, metavar="D", help="Of the inputs; for short targets.")
@@ -279,7 +314,7 @@ def particles(target: str, dimension: int | None, width: int, start: Any, symmet
     def call(times: Sequence[float], **rest: Any) -> ParticleFlow:
         return particle_flow(heads, rows, found, times, group=group, fold=symmetric, device=device, **rest)
 
-    return _flow("particles", options, call, reads)
+    return _flow("particles", options, call, reads, told=f"target {target}", more={"target": target})
 
 
 @flows.command(
@@ -297,5 +332,21 @@ def reduction(target: str, dimension: int | None, **options: Any) -> int:
     found, reads = _target(target, dimension)
     check_targets(options, reads=reads)
     result = reduction_of(found)
-    emit("meanfield-reduction", result.to_dict(), str(result), [], options, begin)
+    body = {"target": target, **result.to_dict()}
+    text = f"target {target}\n{result}\n  on the command line: fiberscope meanfield {_command(result, target)}"
+    emit("meanfield-reduction", body, text, [], options, begin)
     return DONE
+
+
+def _command(found: Reduced, target: str) -> str:
+    """The command that runs the flow a target reduces to."""
+    given = found.arguments
+    if found.flow == "angle_flow":
+        return f"angle --dimension {given['d']} --subspace {given['dH']}"
+    if found.flow == "odd_flow":
+        return f"odd --dimension {given['d']} --slope-norm {given['beta_norm']:.12g}"
+    short = not target.lstrip().startswith("{") and ":" in target or target in ("abs", "relu")
+    if found.flow == "lowdim_flow" and short:
+        return f"lowdim --target {target} --subspace {found.subspace_dimension} --dimension {found.dimension}"
+    size = f" --dimension {found.dimension}" if short else ""
+    return f"particles --target '{target}'{size}"

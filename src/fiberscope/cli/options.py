@@ -31,7 +31,7 @@ _COMMON = (
     click.option("--html", type=click.Path(dir_okay=False), metavar="FILE", help="Write a self-contained page."),
     click.option(
         "--budget", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
-        help="Time for each network; what is proved by then is reported.",
+        help="Time for each network or run; what is known by then is reported.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of everything random."),
 )  # fmt: skip

@@ -91,7 +91,7 @@ class Work:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        os.write(2, b"stopping: what is proved so far follows; Ctrl-C again stops at once\n")
+        os.write(2, b"stopping: what is known so far follows; Ctrl-C again stops at once\n")
 
     @property
     def budget(self) -> Budget:

@@ -23,7 +23,9 @@ Method = Literal["DOP853", "Radau", "BDF", "LSODA"] | Callable[..., Any]
 """A solver of `scipy.integrate`, or what makes one: (rate, t, y, end, rtol, atol) -> object that steps as these do."""
 _FINEST = 3e-14
 _LEGS = 32
-"""Most pieces a run with a file is cut into: what a crash can cost is one of them."""
+"""A run with a file is cut into about so many pieces, each no longer than two of that many equal parts of the time."""
+_HALVINGS = 16
+"""Cuts of the first part of the first long gap, at half of it, a quarter, and so on: runs are busy at the beginning."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def integrate(
     """Solve y' = rate(t, y), y(0) = start, and give y at the times.
 
     With a path the run is cut into legs that each start afresh, and each finished leg is one line of the file: a run
-    taken up again gives the same numbers, bit for bit, as one that was never disturbed.
+    taken up again gives the same numbers, bit for bit, as one that was never disturbed. Legs depend on the times only;
+    none is longer than a sixteenth of the time span, so that what a crash or a spent budget can cost is little, however
+    few the times are.
 
     Args:
         rate: the right-hand side.
@@ -211,8 +215,7 @@ def _failure(message: str | None, time: float, state: FloatArray) -> Integration
 def _in_legs(run: _Run, state: FloatArray, times: FloatArray, path: str | os.PathLike[str], task: Any) -> Trajectory:
     """The same, leg by leg; finished legs are read from the file."""
     whole = {"task": task, "times": times.tolist()}
-    size = math.ceil(len(times) / _LEGS)
-    pieces = [times[k : k + size] for k in range(0, len(times), size)]
+    pieces = _pieces(times)
     parts: list[Trajectory] = []
     begin = 0.0
     with Journal.open(path, canonical(whole), retry=False) as journal:
@@ -229,10 +232,40 @@ def _in_legs(run: _Run, state: FloatArray, times: FloatArray, path: str | os.Pat
             if not part.complete:
                 break
             begin, state = float(piece[-1]), part.states[-1]
+    found, states = np.concatenate([p.times for p in parts]), np.concatenate([p.states for p in parts])
+    asked = np.isin(found, times)  # legs end at other times too
     return Trajectory(
-        np.concatenate([p.times for p in parts]), np.concatenate([p.states for p in parts]),
-        sum(p.steps for p in parts), sum(p.evaluations for p in parts), parts[-1].complete, parts[-1].reason,
+        found[asked], states[asked], sum(p.steps for p in parts), sum(p.evaluations for p in parts),
+        parts[-1].complete, parts[-1].reason,
     )  # fmt: skip
+
+
+def _pieces(times: FloatArray) -> list[FloatArray]:
+    """The legs, each the times at which its states are wanted; it ends at the last of them.
+
+    They end at some of the times, and within a long gap at more: at equal parts of it, in the first one also at halves.
+
+    >>> [piece.tolist() for piece in _pieces(np.array([0.0, 1.0]))][-2:], len(_pieces(np.array([0.0, 1.0])))
+    ([[0.96875], [1.0]], 49)
+    """
+    end = float(times[-1])
+    size = math.ceil(len(times) / _LEGS)
+    cuts = [float(t) for t in times[size - 1 :: size]]
+    cuts += [end] * (cuts[-1] < end)
+    ends: list[float] = []
+    begin, long = 0.0, False
+    for cut in cuts:
+        parts = math.ceil((cut - begin) * _LEGS / end) if (cut - begin) * _LEGS > 2 * end else 1
+        inner = [begin + (cut - begin) * k / parts for k in range(1, parts)]
+        if inner and not long:
+            long, first = True, inner[0] - begin
+            inner = [begin + first / 2.0**k for k in range(_HALVINGS, 0, -1)] + inner
+        # a gap of few floats has no room for so many cuts
+        ends += [t for t in dict.fromkeys(inner) if begin < t < cut] + [cut]
+        begin = cut
+    nodes = np.union1d(times, ends)
+    places = np.searchsorted(nodes, ends, side="right")
+    return [piece for piece in np.split(nodes, places) if len(piece)]
 
 
 def _packed(part: Trajectory) -> dict[str, Any]:

@@ -144,6 +144,15 @@ _TELLING = {
     "meanfield-lowdim": {"times", "form", "side_points"},
     "meanfield-particles": {"times", "width", "group_order"},
     "meanfield-reduction": {"reduced_dimension", "flow", "statements"},
+    "rank": {"rank", "parameters", "class_count", "quiet"},
+    "predict-recovery": {"needed", "unconstrained", "optimistic"},
+    "recover": {"rungs", "criterion", "floor"},
+    "select-width": {"scores", "folds", "criterion"},
+    "embed": {"degrees_of_freedom", "sim_dimension", "together", "apart"},
+    "strata": {"full_threshold", "least_threshold", "branches"},
+    "diagonal": {"stages", "norm", "growth"},
+    "phase-diagram": {"grids", "thresholds", "recovered"},
+    "condensation": {"snapshots", "tolerances", "checkpoints"},
 }
 """Kinds of results with parts of their own on the page, and keys by which one without a schema is known."""
 

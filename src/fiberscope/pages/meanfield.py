@@ -266,8 +266,9 @@ def _fact(value: object) -> str:
 
 _FACTS = {
     "dimension": "dimension d", "subspace_dimension": "dimension of H", "width": "neurons", "rows": "neurons evolved",
-    "group_order": "order of the group", "beta_norm": "|β|", "variance": "variance of the inputs", "scale": "V",
-    "nodes": "label nodes per sign", "modes": "modes", "initial": "start", "activation": "activation", "loss": "loss",
+    "group_order": "order of the group", "beta_norm": "|β|", "variance": "variance of the inputs",
+    "scale": "V = E[a² + |b|²/d] at the start",
+    "nodes": "particles of each sign", "modes": "modes", "initial": "start", "activation": "activation", "loss": "loss",
     "expectation": "expectations", "form": "potential of the target", "potential_error": "its error",
     "side_points": "nodes orthogonal to H", "method": "integrator", "steps": "steps",
     "evaluations": "right-hand sides",
@@ -278,6 +279,8 @@ def _errors(data: Data) -> Child:
     """The estimated error of each quantity."""
     found = [(key.replace("_", " "), real(v, 2)) for key, value in mapping(data.get("error")).items()
              if (v := _largest(value)) is not None]  # fmt: skip
+    if "error" in data and not found:
+        return el("p", "Errors were not estimated; --refine, or refine(), does.", class_="small")
     return [el("h4", "Largest change under refinement"), pairs(found)] if found else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -67,9 +68,15 @@ def reduction_tiles(data: Data) -> Iterable[Data]:
         yield {"title": title, "text": text, "rigor": data.get("rigor")}
     before, after = data.get("dimension"), data.get("reduced_dimension")
     if isinstance(before, int) and isinstance(after, int):
-        yield {"title": count(after), "text": f"dimensions of the dynamics; the inputs have {count(before)}"}
+        yield {"title": count(after),
+               "text": f"{_dimensions(after)} of the dynamics; the inputs have {count(before)}"}  # fmt: skip
     if isinstance(data.get("subspace_dimension"), int):
-        yield {"title": count(data["subspace_dimension"]), "text": "dimensions of H, which the target depends on"}
+        size = data["subspace_dimension"]
+        yield {"title": count(size), "text": f"{_dimensions(size)} of H, which the target depends on"}
+
+
+def _dimensions(number_: int) -> str:
+    return "dimension" if number_ == 1 else "dimensions"
 
 
 _CASES = {
@@ -148,6 +155,12 @@ def gap(view: View) -> Card | None:
     asymptotic = number(data.get("rate_asymptotic")) or number(data.get("rate"))
     curves += _slope(times, found, asymptotic)
     lowest = max([g for g in found if g is not None], default=1.0) * 1e-17
+    end = max((t for t, g in zip(times, found, strict=False) if t is not None and g is not None and g > lowest),
+              default=0.0)  # fmt: skip
+    kept = sum(t is not None and t <= 2 * end for t in times)  # beyond it all curves are below the axis, or the bound
+    if kept > 2:
+        times, found = times[:kept], found[:kept]
+        curves = [Curve(c.name, c.values[:kept], c.look) for c in curves]
     axis = axis_of([g for g in found if g is None or g > lowest], log=True, decades=17)
     chart = line_chart("Risk above the best linear map", times, curves, log=True, log_time=False, axis=axis,
                        name="Q − Q*")  # fmt: skip
@@ -225,14 +238,16 @@ def symmetry(view: View) -> Card | None:
         return None
     data, times = view.data, numbers(view.data.get("times"))
     defect = [None if v is None else abs(v) for v in numbers(data.get("invariance_defect"))]
-    chart = rounding_chart("Invariance defect", times, [Curve("invariance defect", defect)]) if defect else None
+    order = whole(data.get("group_order"))
+    curves = [Curve("invariance defect", defect)]
+    draw = rounding_chart if order > 1 else functools.partial(line_chart, log=True)  # else nothing keeps the symmetry
+    chart = draw("Invariance defect", times, curves) if defect else None
     drift = [None if v is None else abs(v) for v in numbers(data.get("balance_drift"))]
     balance = (
         rounding_chart("Drift of the balance |a|² − |b|²", times, [Curve("largest drift", drift)]) if drift else None
     )
     aligned = line_chart("Alignment with H", times, [curve(data, "alignment", "share of mass in H", "l0")],
                          levels=[Level("all in H", 1.0)], axis=axis_of([0.0, 1.0]))  # fmt: skip
-    order = whole(data.get("group_order"))
     lead = f"The group has {count(order)} elements; the defect is relative." if order > 1 else None
     return shown("Symmetry", chart, aligned, balance, lead=lead, anchor=view.anchor("symmetry"))
 

@@ -16,6 +16,7 @@ from fiberscope._version import __version__
 from fiberscope.pages import (
     classparts,
     comparison,
+    condensing,
     dynamics,
     fiberparts,
     forms,
@@ -23,8 +24,11 @@ from fiberscope.pages import (
     meanfieldneurons,
     meanfieldparts,
     orbits,
+    phases,
+    recovery,
     sections,
     simparts,
+    staircases,
 )
 from fiberscope.pages.data import Data, View, listing, mapping, view_of, whole
 from fiberscope.pages.figures import share_bar
@@ -53,7 +57,7 @@ def document(found: Sequence[Data], title: str | None) -> str:
         el("main", _index(views) if len(views) > 1 else None, [_result(v, len(views)) for v in views], id="results"),
         el("footer", f"fiberscope {__version__} · every number on this page was computed in the run it reports"),
     )  # fmt: skip
-    timed = 'class="charted"' in body or 'class="film"' in body
+    timed = any(f'class="{look}"' in body for look in ("charted", "film", "heat", "heat drawn"))
     style, script = (_asset(f"page.{kind}") + (_asset(f"charts.{kind}") if timed else "") for kind in ("css", "js"))
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
@@ -175,6 +179,15 @@ _TILES = {
     "meanfield-lowdim": meanfieldparts.flow_tiles,
     "meanfield-particles": meanfieldparts.flow_tiles,
     "meanfield-reduction": meanfieldparts.reduction_tiles,
+    "rank": recovery.rank_tiles,
+    "predict-recovery": recovery.predict_tiles,
+    "recover": recovery.recover_tiles,
+    "select-width": recovery.select_tiles,
+    "embed": recovery.embed_tiles,
+    "strata": recovery.strata_tiles,
+    "diagonal": staircases.diagonal_tiles,
+    "phase-diagram": phases.phase_tiles,
+    "condensation": condensing.condensation_tiles,
 }
 
 
@@ -182,6 +195,8 @@ def _view(data: Data, position: int) -> View:
     view = view_of(data, position)
     if view.kind.startswith("meanfield-"):
         view = replace(view, name=meanfield.name_of(data, view.kind))
+    if view.kind in recovery.KINDS:
+        view = replace(view, name=recovery.name_of(data, view.kind) or view.name)
     made = _TILES.get(view.kind)
     return view if made is None else replace(view, tiles=tuple(made(data)))
 
@@ -195,6 +210,11 @@ _LAYOUT = (
     (meanfield.densities, meanfieldneurons.neurons, meanfield.masses, meanfield.distances, meanfieldparts.weights,
      meanfieldparts.gap, meanfieldparts.invariants, meanfieldparts.masses, meanfield.energy, meanfieldparts.symmetry,
      meanfield.balance, meanfield.identity, meanfieldparts.reduction, meanfield.run),
+    (recovery.ladder, recovery.strata_card, phases.phase_fractions, phases.phase_errors,
+     staircases.staircase, staircases.diagonal_flows, condensing.condensation_matrices,
+     condensing.condensation_series, condensing.condensation_levels),
+    (recovery.selection, recovery.predict_card, recovery.rank_card, recovery.embedding, phases.phase_setup,
+     staircases.diagonal_end, recovery.notes, recovery.hypotheses),
     (classparts.sim_summary, classparts.sim_network, classparts.sim_levels, classparts.sim_tree),
     (sections.findings, sections.reduction, sections.network, dynamics.training, dynamics.fiber, dynamics.balance),
     (sections.layers,),

@@ -166,8 +166,21 @@ def _check_header(file: BinaryIO, place: Path, task: str) -> None:
     if schema != SCHEMA:
         raise InputError(f"{place}: is not the file of a run ({SCHEMA}); give another path")
     if was != digest:
-        old = json.dumps(found.get("task"), sort_keys=True)
-        raise InputError(f"{place}: belongs to another task, {old:.300}, not to {task:.300}; give another path")
+        told = "; ".join(_differences(found.get("task"), json.loads(task))) or "another form of the task"
+        raise InputError(f"{place}: belongs to another task ({told}); give another path")
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """What differs between two tasks, by the names of the entries; at most three, shortly."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = [row for key in sorted({*old, *new}) for row in _differences(old.get(key), new.get(key), key)]
+        return found[:3]
+    if old == new:
+        return []
+    texts = [json.dumps(value) for value in (old, new)]
+    if max(map(len, texts)) > 60:
+        return [f"{name} differ" if name else "they differ"]
+    return [f"{name} {texts[0]} there, {texts[1]} here".lstrip()]
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -231,7 +231,8 @@ class AngleFlow(Result):
         ]
         lines += [f"{self.times[k]:13.6g} " + " ".join(f"{getattr(self, n)[k]:13.6g}" for n in names) for k in rows]
         if self.critical_time is None:
-            lines.append("m+ does not reach alpha")
+            by = "" if self.complete else f" by time {self.times[-1]:.6g}" if len(self.times) else " yet"
+            lines.append(f"m+ {'does' if self.complete else 'did'} not reach alpha{by}")
         else:
             lines.append(f"m+ reaches alpha at time {self.critical_time:.7g}; m+ - alpha at the end "
                          f"{self.mass_plus[-1] - self.alpha:.6g}")  # fmt: skip
@@ -239,7 +240,7 @@ class AngleFlow(Result):
             f"mass identity m+ - alpha = m- - E[f*-f]/lam_0: defect {np.abs(self.identity_defect).max(initial=0.0):.1e}"
         )
         if self.error is None:
-            lines.append("errors not estimated; see refine()")
+            lines.append("errors not estimated; refine() does, on the command line --refine")
         else:
             lines.append("error estimates: " + ", ".join(f"{name} {value:.1e}" for name, value in self.error.items()))
         if not self.complete:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fiberscope.errors import InputError
+from fiberscope.errors import InputError, IntegrationError
 from fiberscope.meanfield.integrators import Trajectory, checked_times, integrate
 from fiberscope.meanfield.linear.odd import time_table
 from fiberscope.meanfield.linear.system import (
@@ -31,6 +31,9 @@ from fiberscope.results import Budget, Progress, Result, Rigor, jsonable
 
 FloatArray = NDArray[np.float64]
 Method = Literal["auto", "DOP853", "Radau", "BDF"]
+_CONSISTENT = 1e-3
+"""Largest difference of the two ways to the residual, relative to its start, that a result may have."""
+_RANGE = 1e100
 _STIFF = 2e4
 """Largest product of rate and time for the explicit method."""
 _SHOWN = 4000
@@ -102,7 +105,7 @@ class LinearFlow(Result):
     states: FloatArray = field(repr=False)
     frame: FloatArray = field(repr=False)
     rigor: Rigor = Rigor.NUMERICAL
-    theorems: tuple[str, ...] = ("odd-linear", "linear-rate")
+    theorems: tuple[str, ...] = ("linear-rate",)
 
     @property
     def energy(self) -> FloatArray:
@@ -285,7 +288,7 @@ def linear_flow_of(
     >>> flow.w[-1].round(9).tolist(), flow.risk_floor
     ([3.0, 2.0], 0.0)
     """
-    inputs, labels = _finite(X, "X"), _finite(y, "y")
+    inputs, labels = _in_range(X, "X"), _in_range(y, "y")
     if inputs.ndim != 2 or labels.shape != inputs.shape[:1] or not inputs.size:
         raise InputError(f"X of shape {inputs.shape} and y of shape {labels.shape}; give (n, d) and (n,)")
     if moments is not None and V is not None:
@@ -369,6 +372,12 @@ class _Run:
         log_ratio = states[:, system.residuals]
         log_gap = math.log(0.5) + 2 * math.log(system.size) + 2 * log_ratio
         w, drift, residual = _read(system, states, self._slope, total)
+        if residual > _CONSISTENT:
+            raise IntegrationError(
+                f"the integration failed by time {path.times[-1]:.6g}: two ways to the residual differ by "
+                f"{residual:.1g} of its start; ask for a smaller rtol, or rescale beta and C",
+                float(path.times[-1]), states[-1],
+            )  # fmt: skip
         margin = float(np.min(-bound * path.times - 2 * log_ratio))
         decays = 2 * system.decays(states)
         fitted, window = _fitted(path.times, log_gap)
@@ -385,9 +394,14 @@ class _Run:
             times=path.times, w=w @ frame.T, w_star=star, gap=gap, log_gap=log_gap, decay_rate=decays,
             invariants=invariants, invariant_drift=drift, residual_defect=residual, rate_bound=bound,
             bound_margin=margin, bound_holds=margin >= -slack, rate_asymptotic=2 * float(np.linalg.eigvalsh(limit)[0]),
-            rate_measured=fitted, rate_window=window, risk_floor=floor, initial=text, method=method, steps=path.steps,
+            rate_measured=fitted, rate_window=window, risk_floor=floor,
+            theorems=self._theorems(text), initial=text, method=method, steps=path.steps,
             complete=path.complete, reason=path.reason, system=system, states=states, frame=frame,
         )  # fmt: skip
+
+    def _theorems(self, text: str) -> tuple[str, ...]:
+        """A linear network (slope 1) is linear anyway; the closed equation is for isotropic starts."""
+        return ("odd-linear", "linear-rate") if self._slope != 1 and text != "given moments" else ("linear-rate",)
 
     def _still(
         self, modes: Modes, total: float | None, invariants: FloatArray, bound: float, floor: float | None, text: str,
@@ -403,7 +417,8 @@ class _Run:
             w=np.tile(w, (count, 1)), w_star=star, gap=np.zeros(count), log_gap=np.full(count, -math.inf),
             decay_rate=np.zeros(count), invariants=invariants, invariant_drift=0.0, residual_defect=0.0,
             rate_bound=bound, bound_margin=0.0, bound_holds=True, rate_asymptotic=None, rate_measured=None,
-            rate_window=None, risk_floor=floor, initial=text, method="none needed", steps=0, complete=True, reason="",
+            rate_window=None, risk_floor=floor,
+            theorems=self._theorems(text), initial=text, method="none needed", steps=0, complete=True, reason="",
             system=system, states=np.tile(np.zeros(0) if system is None else system.start, (count, 1)), frame=np.eye(d),
         )  # fmt: skip
 
@@ -461,8 +476,12 @@ def _read(system: System, states: FloatArray, slope: float, total: float | None)
         rows = np.unique(np.linspace(0, len(states) - 1, min(33, len(states))).round().astype(int))
         first = lorentz_invariants(system.start[: system.residuals].reshape(d + 1, d + 1))
         drift = max(float(np.abs(lorentz_invariants(c) - first).max()) / float(np.trace(c)) for c in cubes[rows])
-    carried = system.size * np.exp(states[:, system.residuals])[:, None] * states[:, system.direction]
+    ratios = np.exp(states[:, system.residuals])[:, None]
+    carried = system.size * ratios * states[:, system.direction]
     direct = system.modes.roots * (system.modes.w_star - w[:, :r])
+    # near the end the small residual tells w to more digits than the large factors do
+    better = system.modes.w_star - carried / system.modes.roots
+    w = np.concatenate([np.where(ratios < 0.5, better, w[:, :r]), w[:, r:]], axis=1)
     return w, drift, float(np.abs(carried - direct).max()) / system.size
 
 
@@ -497,10 +516,18 @@ def _checked_moments(moments: ArrayLike, d: int) -> FloatArray:
 
 
 def _checked_problem(C: ArrayLike, beta: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    covariance, vector = _finite(C, "C"), _finite(beta, "beta")
+    covariance, vector = _in_range(C, "C"), _in_range(beta, "beta")
     if vector.ndim != 1 or covariance.shape != (len(vector), len(vector)) or not len(vector):
         raise InputError(f"C of shape {covariance.shape} and beta of shape {vector.shape}; give (d, d) and (d,)")
     return covariance, vector
+
+
+def _in_range(values: ArrayLike, name: str) -> FloatArray:
+    found = _finite(values, name)
+    size = float(np.abs(found).max(initial=0.0))
+    if size and not 1 / _RANGE <= size <= _RANGE:
+        raise InputError(f"{name} has entries of size {size:.1g}, too near the ends of the floats; rescale it")
+    return found
 
 
 def _finite(values: ArrayLike, name: str) -> FloatArray:

@@ -134,7 +134,7 @@ def odd_flow(
     a, b = 2.0 * slope * beta_norm, slope**2 * total * v
     s = math.hypot(a, b)
     w_star = beta_norm / v
-    if b == 0.0 or not math.isfinite(s) or not math.isfinite(w_star):
+    if b == 0.0 or not math.isfinite(s) or not math.isfinite(w_star * w_star * v):
         raise InputError(f"|beta| {beta_norm:g}, variance {v:g}, scale {total:g} leave the range of floats")
     # everything over s^2, so that nothing overflows
     ratio = b / s

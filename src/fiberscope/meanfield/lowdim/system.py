@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,8 @@ FloatArray = NDArray[np.float64]
 Potential = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 Rule = tuple[FloatArray, FloatArray]
 _UNIT = 1e-8
+_SAME = 1e-9
+"""Largest change with x_perp of a function of x_H, in units of its size."""
 _PROBES = 64
 
 
@@ -80,7 +83,7 @@ def seen_target(target: Target, d: int, tolerance: float) -> SeenTarget:
             return _teacher(*network, basis)
         if lift.exact:
             return _embedded(lift, basis)
-    found = BallExpansion(lambda points: target(points @ basis if whole else points), len(basis), d, tolerance)
+    found = BallExpansion(partial(_on_sphere, target, basis) if whole else target, len(basis), d, tolerance)
     form = f"spherical harmonics to degree {found.degree}"
     return SeenTarget(d, basis, found.potential, found.second_moment, form, found.error)
 
@@ -141,13 +144,31 @@ def _as_teacher(target: Target) -> tuple[FloatArray, FloatArray] | None:
     return None
 
 
+def _on_sphere(target: Target, basis: FloatArray, points: FloatArray) -> FloatArray:
+    """f* at unit vectors with these parts in H: what f* is off the sphere has no meaning here."""
+    height = np.sqrt(np.maximum(0.0, 1.0 - np.einsum("ij,ij->i", points, points)))
+    values: FloatArray = target(points @ basis + height[:, None] * normals(basis)[0])
+    return values
+
+
 def _check_dependence(target: Target, basis: FloatArray) -> None:
-    points = np.random.default_rng(7).normal(size=(_PROBES, target.dimension))
+    """f* must be the same at unit vectors with one x_H and different x_perp."""
+    rng = np.random.default_rng(7)
+    points = rng.normal(size=(_PROBES, target.dimension))
     points /= np.linalg.norm(points, axis=1)[:, None]
-    whole, seen = target(points), target(points @ basis.T @ basis)
-    defect = float(np.max(np.abs(whole - seen)))
-    if not defect <= 1e-9 * max(1.0, float(np.max(np.abs(whole)))):
-        raise InputError(f"the target changes by {defect:.3g} with x_perp; it must depend on x_H only (check subspace)")
+    inside = points @ basis.T @ basis
+    turned = rng.normal(size=points.shape)
+    turned -= turned @ basis.T @ basis
+    turned *= (np.linalg.norm(points - inside, axis=1) / np.linalg.norm(turned, axis=1))[:, None]
+    # x_perp = +-|x_perp| only, for dp = 1: the opposite one is always among those compared
+    values = [target(points), *(target(inside + other) for other in (turned, inside - points))]
+    defect = max(float(np.max(np.abs(other - values[0]))) for other in values[1:])
+    size = float(np.max(np.abs(values)))
+    if not defect <= _SAME * size:
+        raise InputError(
+            f"the target changes by {defect:.3g} with x_perp on the sphere, with values up to {size:.3g}; "
+            "it must depend on x_H only (check subspace)"
+        )
 
 
 def initial_measure(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as row_of
-from fiberscope.errors import InputError, UnsupportedError
+from fiberscope.errors import InputError, IntegrationError, UnsupportedError
 from fiberscope.meanfield.integrators import Trajectory, checked_times, integrate
 from fiberscope.meanfield.linear.odd import time_table
 from fiberscope.meanfield.particles.forces import Forces, Loss, PopulationForces, RuleForces, checked_neurons, forces_of
@@ -57,6 +57,9 @@ class ParticleFlow(Result):
         loss: "squared" or "logistic".
         activation: row of the table.
         expectation: how expectations were taken.
+        expectation_error: estimate of the largest error of the forces g at the neurons, of the first and the last time:
+            from the `error` of a computed target, or the change under another rule; 0 for closed forms and datasets,
+            where it is rounding, None where it is not known.
         method: integrator and device.
         steps: accepted steps.
         evaluations: evaluations of the forces.
@@ -83,6 +86,7 @@ class ParticleFlow(Result):
     loss: str = "squared"
     activation: Activation = field(default_factory=lambda: row_of("relu"))
     expectation: str = ""
+    expectation_error: float | None = None
     method: str = "DOP853"
     steps: int = 0
     evaluations: int = 0
@@ -121,6 +125,15 @@ class ParticleFlow(Result):
                 columns[name] = getattr(self, name)
         return columns
 
+    @property
+    def _standing(self) -> str:
+        """How far the numbers can be relied on."""
+        if self.expectation_error is None:
+            return f"{self.rigor.name}: no estimate of the error of the expectation"
+        if self.expectation_error == 0.0:
+            return f"{self.rigor.name}: expectations to rounding, steps to their tolerance"
+        return f"{self.rigor.name}: forces off by about {self.expectation_error:.1e}"
+
     def __str__(self) -> str:
         """One screen."""
         folded = f", {self.rows} evolved under a group of order {self.group_order}" if self.rows < self.width else ""
@@ -128,13 +141,14 @@ class ParticleFlow(Result):
             f"{self.width} {self.activation} neurons{folded}, d = {self.dimension}: {self.loss} loss, "
             f"{self.expectation}",
             *time_table({_COLUMNS.get(name, "t"): column for name, column in self.to_frame().items()}),
-            f"  {self.method}, {self.steps} steps; {self.rigor.value}",
+            f"  {self.method}, {self.steps} steps; {self._standing}",
         ]
         if not self.complete:
             lines.append(f"  stopped at t = {self.times[-1]:g}: {self.reason}" if len(self.times) else self.reason)
         return "\n".join(lines)
 
 
+_BEYOND = "beyond the range of floats; rescale the neurons and the target"
 _COLUMNS = {
     "energy": "risk", "dissipation": "risk'", "mass_plus": "mass+", "mass_minus": "mass-",
     "invariance_defect": "defect", "alignment": "alignment", "balance_drift": "balance",
@@ -194,7 +208,8 @@ def particle_flow(
     Raises:
         InputError: for shapes that do not fit, neurons that are no union of orbits, a target or dataset that is not
             invariant (the worst defect is named).
-        IntegrationError: if the integration fails, with the time reached.
+        IntegrationError: if the integration fails, or a risk or mass is beyond the range of floats; it has the time
+            reached.
 
     Complexity: O(r m d) an evaluation for r evolved neurons, 12 evaluations a step. Source: arXiv 2211.08771.
 
@@ -221,18 +236,27 @@ def particle_flow(
         _check_problem(folded, target, forces, data is not None)
         folding = Folding.of(heads, rows, folded)
     run = ParticleSystem(_on_device(forces, device), folding, folding.pack(heads, rows))
+    with np.errstate(over="ignore", invalid="ignore"):
+        first = run.risk_and_dissipation(run.start)
+    if not np.isfinite(first).all():
+        raise IntegrationError(f"the integration failed at time 0: the risk or its rate is {_BEYOND}", 0.0, run.start)
     row = row_of(activation)
     name = method if method != "auto" else "DOP853" if forces.smooth else "Heun"
     task = None
     if path is not None:
-        told = {"loss": loss, "activation": row.label, "device": device, "method": name, "step": step, "rtol": rtol}
-        task = run.task(**told, samples=samples, seed=seed)
+        told = {"loss": loss, "activation": row.spec, "device": device, "method": name, "step": step, "rtol": rtol}
+        generators = folded.generators if folded is not None else ()
+        with np.errstate(over="ignore", invalid="ignore"):
+            task = run.task(generators, **told, samples=samples, seed=seed)
     track = integrate(
         run.rate, run.start, moments, rtol=rtol, method="DOP853" if name == "DOP853" else heun(run, step), path=path,
         task=task, budget=budget, progress=progress, text=lambda t, y: f"risk {run.latest:.4g}",
     )  # fmt: skip
     where = "" if device == "numpy" else f" on {device}"
-    return _result(run, track, target, group, row, loss=loss, method=name + where)
+    with np.errstate(over="ignore", invalid="ignore"):
+        flow = _result(run, track, target, group, row, loss=loss, method=name + where)
+    _check_finite(flow, track)
+    return flow
 
 
 def initial_neurons(
@@ -304,7 +328,8 @@ def _check_problem(group: OrthogonalGroup, target: Target | None, forces: Forces
     """The target or the dataset must be invariant; the rules over the sphere are made so."""
     if data and isinstance(forces, RuleForces):
         try:
-            group.representatives(forces.points, forces.labels)
+            size = float(np.abs(forces.labels).max())
+            group.representatives(forces.points, forces.labels, label_tolerance=_INVARIANT * size)
         except InputError as exc:
             raise InputError(f"the dataset is not invariant under the group: {exc}") from None
     elif target is not None:
@@ -343,7 +368,23 @@ def _defects(a: FloatArray, B: FloatArray, group: OrthogonalGroup, row: Activati
     return found
 
 
+def _check_finite(flow: ParticleFlow, track: Trajectory) -> None:
+    """Nothing that is not finite leaves."""
+    for name, column in flow.to_frame().items():
+        if not np.isfinite(column).all():
+            at = int(np.argmax(~np.isfinite(column)))
+            raise IntegrationError(
+                f"the {_COLUMNS.get(name, name)} at time {flow.times[at]:g} is {_BEYOND}",
+                float(flow.times[at]),
+                track.states[at],
+            )
+    if flow.expectation_error is not None and not np.isfinite(flow.expectation_error):
+        raise IntegrationError("the error of the expectation is not finite", float(flow.times[-1]), track.states[-1])
+
+
 def _drifts(a: FloatArray, B: FloatArray) -> FloatArray:
+    if not len(a):
+        return np.zeros(0)
     squares = np.einsum("tjk,tjk->tj", B, B)
     change = np.abs((a**2 - squares) - (a[0] ** 2 - squares[0])).max(axis=1)
     size = (a**2 + squares).max(axis=1)
@@ -360,9 +401,12 @@ def _result(
     **told: Any,
 ) -> ParticleFlow:
     forces, folding = run.forces, run.folding
-    pairs = [folding.unfold(*folding.split(state)) for state in track.states]
-    a, B = np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
-    measured = np.array([run.risk_and_dissipation(state) for state in track.states])
+    T, d = len(track.times), forces.dimension
+    a, B, measured = np.empty((T, folding.width)), np.empty((T, folding.width, d)), np.empty((T, 2))
+    for k, state in enumerate(track.states):
+        a[k], B[k] = folding.unfold(*folding.split(state))
+        measured[k] = run.risk_and_dissipation(state)
+    errors = [run.expectation_error(state) for state in ([run.start, track.states[-1]] if T else [run.start])]
     loads = np.abs(a) * np.linalg.norm(B, axis=2) / folding.width
     flow = ParticleFlow(
         dimension=forces.dimension,
@@ -381,6 +425,7 @@ def _result(
         rows=len(folding.counts),
         activation=row,
         expectation=forces.label,
+        expectation_error=None if None in errors else max(e for e in errors if e is not None),
         steps=track.steps,
         evaluations=track.evaluations,
         rigor=forces.rigor,
@@ -391,4 +436,6 @@ def _result(
     )
     if target is None or not 0 < len(target.subspace) < forces.dimension:
         return flow
+    if not T:
+        return replace(flow, alignment=np.zeros(0))
     return replace(flow, alignment=alignment(flow, target.subspace).share)

@@ -31,6 +31,10 @@ _CHUNK = 1 << 20
 """Values of s(b.x) held at once (8 MiB a copy)."""
 _MOST_NODES = 1 << 20
 """Most nodes of a rule after averaging over a group."""
+_FEW = 8
+"""Samples below which an error is estimated by more of them, not by fewer."""
+_DIRECTIONS = 32
+"""In which the potential of a target is compared between runs."""
 
 
 class Forces(abc.ABC):
@@ -70,6 +74,14 @@ class Forces(abc.ABC):
             values (r,), gradients (r, d), F.
         """
 
+    @abc.abstractmethod
+    def identity(self) -> list[FloatArray]:
+        """Arrays that tell these forces from others, to the bit."""
+
+    @abc.abstractmethod
+    def error_at(self, a: FloatArray, B: FloatArray) -> float | None:
+        """Estimate of the largest error of g at the neurons; 0 if it is rounding only, None if not known."""
+
 
 class PopulationForces(Forces):
     """ReLU, squared loss, x ~ U(S^{d-1}): net against net by the arc-cosine kernel, net against target by the target.
@@ -103,6 +115,19 @@ class PopulationForces(Forces):
         risk = self._constant - float(heads @ (wanted - 0.5 * got)) / len(a)
         return wanted - got, slopes - turns, risk
 
+    def identity(self) -> list[FloatArray]:
+        """The potential of the target in fixed directions, and E[f*^2]."""
+        angles = np.arange(1.0, _DIRECTIONS * self.dimension + 1) ** 2
+        values, slopes = self.target.potential(np.cos(angles).reshape(_DIRECTIONS, self.dimension))
+        return [values, slopes, np.array([self._constant])]
+
+    def error_at(self, a: FloatArray, B: FloatArray) -> float | None:
+        """That of the potential of the target, which is 1-homogeneous."""
+        if self.target.exact:
+            return 0.0
+        told = getattr(self.target, "error", None)
+        return None if told is None else float(told) * float(np.linalg.norm(B, axis=1).max())
+
     def _wanted(self, at: FloatArray) -> tuple[FloatArray, FloatArray]:
         if self._maps is None:
             return self.target.potential(at)
@@ -131,9 +156,11 @@ class RuleForces(Forces):
         row: Activation,
         rigor: Rigor = Rigor.NUMERICAL,
         label: str = "nodes",
+        other: Callable[[], RuleForces] | None = None,
     ) -> None:
-        """Of nodes (n, d), weights (n,) and labels (n,), probabilities for "logistic"."""
+        """Of nodes (n, d), weights (n,) and labels (n,), probabilities for "logistic"; `other` makes another rule."""
         self.points, self.weights, self.labels = points, weights, labels
+        self._other = other
         self.dimension = points.shape[1]
         self.rigor = rigor
         self.label = label
@@ -168,6 +195,16 @@ class RuleForces(Forces):
             slope *= pull[:, None]
             gradients += slope.T @ x
         return values, gradients, risk
+
+    def identity(self) -> list[FloatArray]:
+        """Nodes, weights and labels."""
+        return [self.points, self.weights, self.labels]
+
+    def error_at(self, a: FloatArray, B: FloatArray) -> float | None:
+        """What changes under the other rule; 0 for a dataset, whose sums are the risk itself."""
+        if self._other is None:
+            return 0.0
+        return float(np.abs(self.evaluate(a, B)[0] - self._other().evaluate(a, B)[0]).max())
 
 
 def _sigmoid(z: FloatArray) -> FloatArray:
@@ -294,12 +331,18 @@ def forces_of(
         raise InputError("neither a target nor data; give one of them")
     if row == row_of("relu") and loss == "squared":
         return PopulationForces(target, group)
-    nodes = _nodes(target.dimension, group, samples, seed)
-    values = np.asarray(target(nodes.points), float)
-    labels = _sigmoid(values) if loss == "logistic" else values
-    return RuleForces(
-        nodes.points, nodes.weights, labels, loss=loss, row=row, rigor=nodes.rigor, label=nodes.label
-    )  # fmt: skip
+    # half the nodes and another scramble: the change is the error of the coarser rule, or more than that
+    fewer = samples // 2 if samples >= _FEW else 2 * samples
+
+    def ruled(count: int, seed: int, other: Callable[[], RuleForces] | None) -> RuleForces:
+        nodes = _nodes(target.dimension, group, count, seed)
+        values = np.asarray(target(nodes.points), float)
+        labels = _sigmoid(values) if loss == "logistic" else values
+        return RuleForces(
+            nodes.points, nodes.weights, labels, loss=loss, row=row, rigor=nodes.rigor, label=nodes.label, other=other
+        )
+
+    return ruled(samples, seed, lambda: ruled(fewer, seed + 1, None))
 
 
 def _checked_data(data: Any, loss: Loss) -> tuple[FloatArray, FloatArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,11 @@ FloatArray = NDArray[np.float64]
 
 
 class Folding:
-    """Which neurons are evolved, how many each stands for, and how the others follow."""
+    """Which neurons are evolved, how many each stands for, and how the others follow.
+
+    A neuron on a mirror of the group is kept there (`restricted`): off it, its images would be no orbit of the size
+    counted, and what rounding puts there can grow exponentially.
+    """
 
     def __init__(self, orbits: Orbits | None, width: int, order: int) -> None:
         self._orbits = orbits
@@ -39,13 +43,17 @@ class Folding:
     def pack(self, heads: FloatArray, rows: FloatArray) -> FloatArray:
         """The state of all neurons (m,), (m, d): those evolved, (r + r d,)."""
         if self._orbits is not None:
-            heads, rows = heads[self._orbits.rows], rows[self._orbits.rows]
+            heads, rows = heads[self._orbits.rows], self.restricted(rows[self._orbits.rows])
         return np.concatenate([heads, rows.ravel()])
 
     def split(self, state: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The neurons evolved, (r,), (r, d)."""
         r = len(self.counts)
-        return state[:r], state[r:].reshape(r, -1)
+        return state[:r], self.restricted(state[r:].reshape(r, -1))
+
+    def restricted(self, rows: FloatArray) -> FloatArray:
+        """Rows (r, d) of the neurons evolved, or their velocities, on what the stabiliser of each fixes."""
+        return rows if self._orbits is None else self._orbits.fixed.project(rows)
 
     def unfold(self, heads: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
         """All neurons from those evolved, (m,), (m, d)."""
@@ -66,7 +74,7 @@ class ParticleSystem:
         a, B = self.folding.unfold(heads, rows)
         few = (rows, heads * self.folding.counts) if self.folding.folds else (None, None)
         values, gradients, risk = self.forces.evaluate(a, B, *few)
-        return heads, values, gradients, risk
+        return heads, values, self.folding.restricted(gradients), risk
 
     def fastest(self, state: FloatArray) -> float:
         """The size of the curvature of m F at the state: L^2 mean(a^2 + |b|^2) + L sqrt(2 F), L = `slope`.
@@ -90,13 +98,33 @@ class ParticleSystem:
         speed = values**2 + heads**2 * np.einsum("ij,ij->i", gradients, gradients)
         return risk, -float(self.folding.counts @ speed) / self.folding.width
 
-    def task(self, **settings: Any) -> dict[str, Any]:
-        """What names a run: its settings, its start to the bit, and the forces there to six digits."""
-        heads, values, gradients, risk = self._evaluate(self.start)
-        digest = hashlib.sha256(np.ascontiguousarray(self.start, "<f8").tobytes()).hexdigest()
-        sizes = (risk, float(np.abs(values).mean()), float(np.abs(gradients).mean()))
-        order = self.folding.order
-        return {"flow": "particles", "start": digest, "forces": [f"{s:.5e}" for s in sizes], "order": order, **settings}
+    def expectation_error(self, state: FloatArray) -> float | None:
+        """See `Forces.error_at`, for all neurons of a state."""
+        return self.forces.error_at(*self.folding.unfold(*self.folding.split(state)))
+
+    def task(self, generators: Sequence[FloatArray] = (), **settings: Any) -> dict[str, Any]:
+        """What names a run: its settings, and to the bit its start, the forces there and what they are made of.
+
+        Args:
+            generators: of the group the run is folded by.
+            settings: JSON-ready.
+        """
+        _, values, gradients, risk = self._evaluate(self.start)
+        parts = {
+            "start": [self.start, self.folding.counts],
+            "forces": [values, gradients, np.array([risk])],
+            "problem": self.forces.identity(),
+            "group": list(generators),
+        }
+        digests = {name: _digest(arrays) for name, arrays in parts.items()}
+        return {"flow": "particles", "order": self.folding.order, **digests, **settings}
+
+
+def _digest(arrays: Sequence[FloatArray]) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(repr(array.shape).encode() + np.ascontiguousarray(array, "<f8").tobytes())
+    return found.hexdigest()
 
 
 class _Heun:

@@ -130,21 +130,29 @@ class OrthogonalGroup:
         except InputError:
             return None
 
-    def representatives(self, rows: ArrayLike, labels: ArrayLike | None = None, *, tolerance: float = 1e-9) -> Orbits:
+    def representatives(
+        self,
+        rows: ArrayLike,
+        labels: ArrayLike | None = None,
+        *,
+        tolerance: float = 1e-9,
+        label_tolerance: float = 0.0,
+    ) -> Orbits:
         """Rows split into orbits of the generators: one representative each, and how to unfold them.
 
         Args:
             rows: (m, d), a union of orbits (repetitions allowed, as often all over an orbit).
             labels: (m,) or (m, k) numbers the group does not move (outer weights): equal along an orbit.
-            tolerance: how far an image may be from a row, relative to the largest norm; signed permutations
-                and labels must match exactly.
+            tolerance: how far an image may be from a row, relative to the norm of that row; under signed permutations
+                rows and labels must match exactly.
+            label_tolerance: how far labels may differ along an orbit of other maps.
 
         Raises:
             InputError: if the rows are not a union of orbits; the worst defect is named.
         """
         found = _rows(rows, self.dimension) + 0.0
         extra = np.zeros((len(found), 0)) if labels is None else np.asarray(labels, float).reshape(len(found), -1) + 0.0
-        matcher = Matcher(found, extra, exact=self.signed, tolerance=tolerance)
+        matcher = Matcher(found, extra, exact=self.signed, tolerance=tolerance, label_tolerance=label_tolerance)
         images = [matcher.image(self.apply(k, found), k) for k in range(len(self.generators))]
         parts = self._parts if self.signed else None
         return unfolding(self.generators, parts, self.dimension, len(found), images)

@@ -499,13 +499,15 @@ def _hypotheses(
 
 
 def _conclusion(invariant: bool, first: float | None, wanted: float | None, tolerance: float) -> str:
-    if invariant:
-        return f"invariant within {tolerance:g}, as training from an invariant start keeps it"
     broken = [
         name
         for name, value in (("the start", first), ("the target", wanted))
         if value is not None and value > tolerance
     ]
+    if invariant and broken:
+        return f"invariant within {tolerance:g}, though {' and '.join(broken)} is not: training is no reason for it"
+    if invariant:
+        return f"invariant within {tolerance:g}, as training from an invariant start keeps it"
     if broken:
         return f"not invariant within {tolerance:g}; neither is {' nor '.join(broken)}, so nothing was promised"
     if first is None or wanted is None:

@@ -27,6 +27,8 @@ _DIGITS = 1e-5
 """Relative L2 sizes below this lose too many digits in the closed form."""
 _ZERO = 1e-14
 """A function smaller than this, relative to its terms, is 0."""
+_CANCELLED = 1e-8
+"""Of the squared size of its terms: below it the closed form of the L2 norm has too few digits left."""
 _CHUNK = 1 << 21
 
 
@@ -289,7 +291,7 @@ def relative_difference(net: Neurons, image: Neurons, points: FloatArray) -> tup
     A function that is 0 but for rounding has difference 0.
     """
     square = _product(net, net) if net.closed else 0.0
-    if square > _ZERO * float(net.masses().sum()) ** 2 / net.dimension:
+    if square > _CANCELLED * float(net.masses().sum()) ** 2 / net.dimension:
         ratio = math.sqrt(max(0.0, 2.0 - 2.0 * _product(net, image) / square))
         if ratio > _DIGITS:
             return ratio, False

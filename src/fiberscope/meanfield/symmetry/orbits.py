@@ -13,6 +13,46 @@ from fiberscope.errors import InputError
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 SignedMap = tuple[IntArray, FloatArray]
+_NULL = 1e-12
+"""Eigenvalues of normal matrices that are zero but for rounding, an equation."""
+_ROUNDING = 1e-14
+
+
+@dataclass(frozen=True, eq=False)
+class FixedSpaces:
+    """What the stabilisers of some representatives fix; the other representatives have trivial ones.
+
+    Args:
+        which: (s,) the representatives with a stabiliser.
+        classes: (s, d) coordinates of one number are equal up to sign all over the fixed space; None for `projectors`.
+        factors: (s, d) these signs; 0 where the fixed space has a zero.
+        projectors: (s, d, d) orthogonal projectors where the maps are no signed permutations, else None.
+    """
+
+    which: IntArray
+    classes: IntArray | None = None
+    factors: FloatArray | None = None
+    projectors: FloatArray | None = None
+
+    def project(self, representatives: ArrayLike) -> FloatArray:
+        """Each representative on the space that its stabiliser fixes: (r, d) -> (r, d). O(r d), O(r d^2) with matrices.
+
+        For signed permutations the result lies in that space bit for bit, and what lies there is not changed.
+        """
+        rows = np.array(representatives, float)
+        if not len(self.which):
+            return rows
+        inner = rows[self.which]
+        if self.projectors is not None:
+            rows[self.which] = np.einsum("sij,sj->si", self.projectors, inner)
+        elif self.classes is not None and self.factors is not None:
+            names, loads = self.classes.ravel(), (self.factors * inner).ravel()
+            # a mean of differences to one of them: equal numbers stay what they are
+            base = np.zeros(names.max() + 1)
+            base[names] = loads
+            mean = base + np.bincount(names, loads - base[names]) / np.maximum(np.bincount(names), 1)
+            rows[self.which] = self.factors * mean[self.classes] + 0.0
+        return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +66,7 @@ class Orbits:
         permutations: (m, d) and signs (m, d) with row_j = signs[j] * representative[permutations[j]], or None.
         signs: see above.
         matrices: (m, d, d) T_j where these are not signed permutations, else None.
+        fixed: where representatives must lie for their images to be the rows of the orbit again.
     """
 
     rows: IntArray
@@ -34,6 +75,7 @@ class Orbits:
     permutations: IntArray | None
     signs: FloatArray | None
     matrices: FloatArray | None
+    fixed: FixedSpaces
 
     def unfold(self, representatives: ArrayLike) -> FloatArray:
         """All rows from the representatives: (r, d) -> (m, d); no rounding for signed permutations. O(m d)."""
@@ -96,11 +138,22 @@ class RowSet:
 
 
 class Matcher:
-    """Finds for images of rows under one generator which rows they are, as a bijection."""
+    """Finds for images of rows under one generator which rows they are, as a bijection that keeps labels.
 
-    def __init__(self, rows: FloatArray, labels: FloatArray, *, exact: bool, tolerance: float) -> None:
+    Args:
+        rows: (m, d).
+        labels: (m, k).
+        exact: whether images must be rows bit for bit.
+        tolerance: otherwise, how far an image may be from its row, in units of the row's norm.
+        label_tolerance: how far labels may differ then.
+    """
+
+    def __init__(
+        self, rows: FloatArray, labels: FloatArray, *, exact: bool, tolerance: float, label_tolerance: float = 0.0
+    ) -> None:
         self._rows, self._labels, self._exact = rows, labels, exact
-        self._radius = tolerance * max(float(np.max(np.linalg.norm(rows, axis=1), initial=0.0)), 1e-300)
+        self._tolerance, self._label_tolerance = tolerance, label_tolerance
+        self._sizes = np.linalg.norm(rows, axis=1)
 
     def image(self, moved: FloatArray, index: int) -> IntArray:
         """Index of the row that each image is.
@@ -108,33 +161,62 @@ class Matcher:
         Raises:
             InputError: if some image is no row.
         """
+        if not self._exact:
+            return self._near(moved, index)
         table = np.concatenate([self._rows, self._labels], axis=1)
         wanted = np.concatenate([moved, self._labels], axis=1)
         # sorting both sides pairs equal rows, repeated ones among them, one to one
         found = np.empty(len(table), dtype=np.int64)
-        if self._exact:
-            left, right = np.lexsort(table.T[::-1]), np.lexsort(wanted.T[::-1])
-            if not np.array_equal(table[left], wanted[right]):
-                self._refuse(table, wanted, index)
-            found[right] = left
-            return found
-        return self._near(table, wanted, index)
+        left, right = np.lexsort(table.T[::-1]), np.lexsort(wanted.T[::-1])
+        if not np.array_equal(table[left], wanted[right]):
+            self._refuse(table, wanted, index)
+        found[right] = left
+        return found
 
-    def _near(self, table: FloatArray, wanted: FloatArray, index: int) -> IntArray:
+    def _near(self, moved: FloatArray, index: int) -> IntArray:
         from scipy.spatial import cKDTree
 
-        # one class per set of rows that lie together; images are then paired within a class
-        distance, nearest = cKDTree(table).query(wanted)
-        if float(np.max(distance, initial=0.0)) > self._radius:
-            self._refuse(table, wanted, index)
-        classes = np.arange(len(table))
-        for a, b in cKDTree(table).query_pairs(2 * self._radius, output_type="ndarray"):
-            classes[classes == classes[b]] = classes[a]
-        sources, targets = np.argsort(classes[nearest], kind="stable"), np.argsort(classes, kind="stable")
-        if not np.array_equal(classes[nearest][sources], classes[targets]):
+        distance, nearest = cKDTree(self._rows).query(moved)
+        if (distance > self._tolerance * self._sizes).any():
+            self._refuse(self._rows, moved, index)
+        # rows coincide if no farther apart than images are from rows; what is just near is told apart if possible
+        seen = float(np.max(distance / np.where(self._sizes > 0, self._sizes, 1.0), initial=0.0))
+        pairings = (self._paired(self._classes(2 * reach), nearest) for reach in (seen, self._tolerance))
+        found = next((p for p in pairings if p is not None), None)
+        if found is None:
             raise InputError(f"rows that coincide are not as many all over an orbit of generator {index}")
-        found = np.empty(len(table), dtype=np.int64)
-        found[sources] = targets
+        gap = np.abs(self._labels - self._labels[found]).max(axis=1, initial=0.0)
+        if (gap > self._label_tolerance).any():
+            worst = int(np.argmax(gap))
+            raise InputError(
+                f"the rows are not a union of orbits: generator {index} moves row {worst} to no row "
+                f"(with equal labels); labels differ by {gap[worst]:.3g}"
+            )
+        return found
+
+    def _classes(self, reach: float) -> IntArray:
+        """One number for rows that lie together: within `reach` times the larger norm, or in a chain of such."""
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+        from scipy.spatial import cKDTree
+
+        m = len(self._rows)
+        pairs = cKDTree(self._rows).query_pairs(reach * float(self._sizes.max(initial=0.0)), output_type="ndarray")
+        a, b = pairs[:, 0], pairs[:, 1]
+        gap = np.linalg.norm(self._rows[a] - self._rows[b], axis=1)
+        near = gap <= reach * np.maximum(self._sizes[a], self._sizes[b])
+        graph = coo_matrix((np.ones(near.sum()), (a[near], b[near])), shape=(m, m))
+        names: IntArray = connected_components(graph, directed=False)[1].astype(np.int64)
+        return names
+
+    def _paired(self, classes: IntArray, nearest: IntArray) -> IntArray | None:
+        """Images and rows of a class one to one, by labels and then in their order; None if they are not as many."""
+        keys = list(self._labels.T[::-1])
+        left, right = np.lexsort([*keys, classes]), np.lexsort([*keys, classes[nearest]])
+        if not np.array_equal(classes[left], classes[nearest][right]):
+            return None
+        found = np.empty(len(classes), dtype=np.int64)
+        found[right] = left
         return found
 
     def _refuse(self, table: FloatArray, wanted: FloatArray, index: int) -> None:
@@ -192,11 +274,63 @@ def unfolding(
         for wave in waves:
             steps = np.stack([maps[k] for k in through[wave]])
             matrices[wave] = steps @ matrices[source[wave]]
-        return Orbits(index, label, counts, None, None, matrices)
+        return Orbits(index, label, counts, None, None, matrices, _fixed_by_maps(maps, matrices, counts, label, images))
     perms, signs = np.tile(np.arange(d), (m, 1)), np.ones((m, d))
     for wave in waves:
         step_perm = np.stack([parts[k][0] for k in through[wave]])
         step_sign = np.stack([parts[k][1] for k in through[wave]])
         perms[wave] = np.take_along_axis(perms[source[wave]], step_perm, axis=1)
         signs[wave] = np.take_along_axis(signs[source[wave]], step_perm, axis=1) * step_sign
-    return Orbits(index, label, counts, perms, signs, None)
+    return Orbits(index, label, counts, perms, signs, None, _fixed_by_signed(parts, perms, signs, label, images))
+
+
+# By Schreier's lemma the stabiliser of a representative is generated by T_i^-1 g T_j over the rows j of its orbit and
+# the generators g, i the row that g makes of j; x is fixed if and only if g T_j x = T_i x for all of them.
+
+
+def _fixed_by_signed(
+    parts: Sequence[SignedMap], perms: IntArray, signs: FloatArray, label: IntArray, images: Sequence[IntArray]
+) -> FixedSpaces:
+    """Each equation says that two coordinates of a representative are equal, or opposite: components of a graph."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    m, d = perms.shape
+    size = (int(label.max()) + 1) * d if m else 0
+    left, right, same = [], [], []
+    for (perm, sign), image in zip(parts, images, strict=True):
+        one, other = label[:, None] * d + perms[:, perm], label[:, None] * d + perms[image]
+        equal = signs[:, perm] * sign == signs[image]
+        told = (one != other) | ~equal
+        left.append(one[told])
+        right.append(other[told])
+        same.append(equal[told])
+    if not sum(map(len, left)):
+        return FixedSpaces(np.zeros(0, dtype=np.int64))
+    u, v, equal = np.concatenate(left), np.concatenate(right), np.concatenate(same)
+    # node k is a coordinate, node k + size its opposite
+    edges = np.concatenate([u, u + size]), np.concatenate([v + size * ~equal, v + size * equal])
+    graph = coo_matrix((np.ones(2 * len(u)), edges), shape=(2 * size, 2 * size))
+    names = connected_components(graph, directed=False)[1].astype(np.int64)
+    plus, minus = names[:size].reshape(-1, d), names[size:].reshape(-1, d)
+    which = np.unique(u // d)
+    plus, minus = plus[which], minus[which]
+    return FixedSpaces(which, np.minimum(plus, minus), np.sign(minus - plus).astype(float))
+
+
+def _fixed_by_maps(
+    maps: Sequence[FloatArray], matrices: FloatArray, counts: IntArray, label: IntArray, images: Sequence[IntArray]
+) -> FixedSpaces:
+    """The null space of the equations, from their normal matrix: other eigenvalues are at least (4 / order)^2."""
+    d = matrices.shape[1]
+    normal = np.zeros((len(counts), d, d))
+    for step, image in zip(maps, images, strict=True):
+        gap = step @ matrices - matrices[image]
+        np.add.at(normal, label, gap.transpose(0, 2, 1) @ gap)
+    values, vectors = np.linalg.eigh(normal)
+    free = values <= _NULL * counts[:, None]
+    which = np.flatnonzero(~free.all(axis=1))
+    kept = vectors[which] * free[which][:, None, :]
+    projectors = kept @ kept.transpose(0, 2, 1)
+    projectors[np.abs(projectors) < _ROUNDING] = 0.0
+    return FixedSpaces(which, None, None, projectors)

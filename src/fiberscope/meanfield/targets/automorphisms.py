@@ -42,7 +42,7 @@ def signed_automorphisms(lines: FloatArray, colours: IntArray, vectors: FloatArr
 
     Args:
         lines: (n, d), each meant up to sign.
-        colours: (n,) classes that must be kept.
+        colours: (n,) classes that must be kept, numbers >= 0.
         vectors: (k, d), to be fixed.
 
     >>> found = signed_automorphisms(np.eye(2), np.array([1, 1]), np.zeros((0, 2)))
@@ -134,7 +134,9 @@ class _Search:
         edges = np.concatenate([both, -both], axis=1)
         self._edges = _mix(edges.astype(np.int64).view(np.uint64))
         n, k = len(lines), len(vectors)
-        marks = np.concatenate([colours + 10, 1000 + np.arange(k), colours + 10, 2000 + np.arange(k)])
+        # colours are not negative, so that no vector is taken for a line
+        own = np.arange(k)
+        marks = np.concatenate([colours + 10, -2 * own - 1, colours + 10, -2 * own - 2])
         self._right = _mix(marks.astype(np.int64).view(np.uint64))
         self._scale = float(np.max(np.abs(np.concatenate([lines, vectors])), initial=0.0))
         self._nodes = 0

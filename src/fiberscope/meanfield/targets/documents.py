@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from fiberscope.network import Network
 
 FloatArray = NDArray[np.float64]
+_ENTRIES = 1 << 26
+_NESTED = 100
 
 
 def target_of(given: str | Mapping[str, Any], dimension: int | None = None) -> Target:
@@ -36,19 +40,21 @@ def target_of(given: str | Mapping[str, Any], dimension: int | None = None) -> T
         dimension: d; needed by texts, checked against documents.
 
     Raises:
-        InputError: for words or fields that are not known, numbers that do not fit.
+        InputError: for words or fields that are not known or missing, entries that are no finite numbers (of the right
+            count), dimensions too large for memory.
 
     >>> target_of("linear:0.6,0.8", 3).linear_part.round(3).tolist()
     [0.2, 0.267, 0.0]
     >>> target_of('{"kind": "teacher", "weights": [1, 1], "directions": [[1, 0], [-1, 0]]}').parity
     1
     """
+    if dimension is not None:
+        dimension = whole(dimension, "the dimension", 1)
     if isinstance(given, str) and not given.lstrip().startswith("{"):
         if dimension is None:
             raise InputError(f"target {given!r} does not say its dimension; give it, or a JSON document")
-        return _worded(given.strip(), int(dimension))
-    document = _parsed(given) if isinstance(given, str) else given
-    found = _documented(document)
+        return _worded(given.strip(), dimension)
+    found = _documented(_parsed(given) if isinstance(given, str) else given)
     if dimension is not None and found.dimension != dimension:
         raise InputError(f"the target has dimension {found.dimension}, and {dimension} was asked for; give one of them")
     return found
@@ -68,6 +74,9 @@ def teacher_of(net: Network) -> Teacher:
     if len(net.layers) != 2 or net.layers[0].activation.name != "relu":
         raise InputError(f"a target is a network with one hidden ReLU layer, and this is {net.architecture}")
     first, last = net.layers
+    after = net.head if last.activation.name == "identity" else last.activation.name
+    if after is not None:
+        raise InputError(f"a target has a linear output, and the outputs of this network go through {after}")
     if len(last.weight) != 1:
         raise InputError(f"a target has one output, and this network has {len(last.weight)}")
     if np.any(first.bias64) or np.any(last.bias64):
@@ -84,23 +93,23 @@ def _worded(text: str, d: int) -> Target:
     if kind == "norm":
         return NormH((d, _count(text, rest, d)))
     if kind == "l1":
-        axes = np.eye(d)[: _count(text, rest, d)]
+        axes = np.eye(_count(text, rest, d), d)
         return Teacher(np.ones(2 * len(axes)), np.concatenate([axes, -axes]))
     if kind == "linear":
         return Linear(_padded(text, rest, d))
-    if kind == "index" and rest == "relu":
-        return Teacher([1.0], np.eye(d)[:1])
     if kind == "index":
-        return SingleIndex(np.eye(d)[0], _function(rest))
-    raise InputError(
-        f"target {text!r}; give norm:K, l1:K, abs, relu, linear:B1,B2,..., index:ACTIVATION, a JSON document, or a file"
-    )
+        axis = np.eye(1, sized(d, 1))
+        return Teacher([1.0], axis) if rest == "relu" else SingleIndex(axis[0], _function(rest))
+    words = "norm:K, l1:K, abs, relu, linear:B1,B2,..., index:ACTIVATION, a JSON document, or a file"
+    raise InputError(f"target {reprlib.repr(text)}; give {words}")
 
 
 def _count(text: str, rest: str, d: int) -> int:
-    found = int(rest) if rest.isdigit() else 0
+    # isdigit alone takes superscripts, and int refuses thousands of digits
+    found = int(rest) if rest.isascii() and rest.isdigit() and len(rest) < 20 else 0
     if not 1 <= found <= d:
-        raise InputError(f"target {text!r}: give a number of coordinates between 1 and {d} after the colon")
+        raise InputError(f"target {reprlib.repr(text)}: give a number of coordinates between 1 and {d} after the colon")
+    sized(d, found)
     return found
 
 
@@ -108,65 +117,174 @@ def _padded(text: str, rest: str, d: int) -> FloatArray:
     try:
         found = [float(part) for part in rest.split(",")]
     except ValueError:
-        raise InputError(f"target {text!r}: give numbers after the colon, such as linear:0.6,0.8") from None
+        raise InputError(f"target {reprlib.repr(text)}: give numbers after the colon, such as linear:0.6,0.8") from None
     if len(found) > d:
-        raise InputError(f"target {text!r} has {len(found)} coordinates in dimension {d}")
-    return np.array(found + [0.0] * (d - len(found)))
+        raise InputError(f"target {reprlib.repr(text)} has {len(found)} coordinates in dimension {d}")
+    if not np.isfinite(found).all():
+        raise InputError(f"target {reprlib.repr(text)}: give finite numbers")
+    return np.array(found + [0.0] * (sized(d, 1) - len(found)))
 
 
-def _function(name: str) -> Callable[[FloatArray], FloatArray]:
+def _function(name: object) -> Callable[[FloatArray], FloatArray]:
     """An activation as a function of one variable."""
     from fiberscope.activations import activation
 
+    if not isinstance(name, str):
+        raise InputError(f"function: {reprlib.repr(name)}; give the name of an activation")
     row = activation(name)
     return lambda t: np.asarray(row(np.asarray(t, float)), float)
 
 
-def _parsed(text: str) -> Mapping[str, Any]:
+def _parsed(text: str) -> object:
     try:
-        found = json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except ValueError as exc:
         raise InputError(f"the target is no JSON document: {exc}") from None
-    if not isinstance(found, dict):
-        raise InputError("the target is no JSON object; give one with a kind")
+    except RecursionError:
+        raise InputError("the target is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; a field that is given twice is refused, where the last one would win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise InputError(f"the target has the field {next(n for n in names if names.count(n) > 1)!r} twice")
     return found
 
 
-def _documented(document: Mapping[str, Any]) -> Target:
-    fields = dict(document)
-    kind = fields.pop("kind", None)
+def _documented(document: object, depth: int = 0) -> Target:
+    if not isinstance(document, Mapping):
+        raise InputError(f"a target that is {reprlib.repr(document)}; give an object with a kind")
+    if depth > _NESTED:
+        raise InputError("the target is nested too deeply")
+    kind = document.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(f"a target of kind {kind!r}; known: {', '.join(_KINDS)}")
+    if kind == "sum":
+        return _sum(document, depth)
     make, needed = _KINDS[kind]
-    missing, unknown = sorted(set(needed) - set(fields)), sorted(set(fields) - set(needed) - {"factors"})
+    return make(_fields(document, f"a target of kind {kind}", ("kind", *needed)))
+
+
+def _fields(given: object, what: str, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> Mapping[str, Any]:
+    """A mapping of just these fields, or an error that names the others."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"{what} that is {reprlib.repr(given)}; give an object with {', '.join(needed)}")
+    missing = [name for name in needed if name not in given]
+    unknown = sorted(str(name) for name in given if name not in (*needed, *optional))
     if missing or unknown:
         words = [f"{', '.join(missing)} missing"] if missing else []
         words += [f"{', '.join(unknown)} unknown"] if unknown else []
-        raise InputError(f"a target of kind {kind} has the fields {', '.join(needed)}: {'; '.join(words)}")
-    try:
-        return make(fields)
-    except (TypeError, KeyError) as exc:
-        raise InputError(f"a target of kind {kind} that cannot be read: {exc}") from exc
+        shown = ", ".join(name for name in (*needed, *optional) if name != "kind")
+        raise InputError(f"{what} has the fields {shown}: {'; '.join(words)}")
+    return given
 
 
-def _sum(fields: Mapping[str, Any]) -> Target:
-    parts = [_documented(part) for part in fields["parts"]]
-    factors = fields.get("factors", [1.0] * len(parts))
+def number(given: object, what: str) -> float:
+    """A finite number, or an error that names it.
+
+    >>> number(2, "a coefficient")
+    2.0
+    """
+    if isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool):
+        try:
+            found = float(given)
+        except OverflowError:
+            found = math.inf
+        if math.isfinite(found):
+            return found
+    raise InputError(f"{what}: {reprlib.repr(given)}; give a finite number")
+
+
+def whole(given: object, what: str, least: int = 0) -> int:
+    """A whole number of at least `least`, or an error that names it.
+
+    >>> whole(3, "the dimension", 1)
+    3
+    """
+    found = number(given, what)
+    if found != int(found) or found < least:
+        raise InputError(f"{what}: {reprlib.repr(given)}; give a whole number of at least {least}")
+    return int(found)
+
+
+def sized(d: int, rows: int) -> int:
+    """The dimension d, unless so many rows of it would not fit into memory.
+
+    >>> sized(3, 2)
+    3
+    """
+    if d * rows > _ENTRIES:
+        raise InputError(
+            f"{rows} rows in dimension {d}; a target may hold {_ENTRIES} numbers: give a smaller dimension"
+        )
+    return d
+
+
+def _list(given: object, what: str) -> list[Any]:
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if not isinstance(given, list | tuple) or not given:
+        raise InputError(f"{what}: {reprlib.repr(given)}; give a list that is not empty")
+    return list(given)
+
+
+def _numbers(given: object, what: str) -> FloatArray:
+    return np.array([number(v, f"{what}, entry {k + 1}") for k, v in enumerate(_list(given, what))])
+
+
+def _matrix(given: object, what: str) -> FloatArray:
+    rows = [_numbers(row, f"{what}, row {k + 1}") for k, row in enumerate(_list(given, what))]
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1:
+        raise InputError(f"{what}: rows of lengths {', '.join(map(str, lengths))}; all must have one length d")
+    return np.array(rows)
+
+
+def _constant(fields: Mapping[str, Any]) -> Target:
+    return Constant(number(fields["value"], "value"), sized(whole(fields["dimension"], "dimension", 1), 1))
+
+
+def _norm(fields: Mapping[str, Any]) -> Target:
+    d, k = (whole(fields[name], name, 1) for name in ("dimension", "subspace"))
+    if k > d:
+        raise InputError(f"a subspace of dimension {k} of R^{d}; give 1 <= dH <= d")
+    return NormH((sized(d, k), k))
+
+
+def _sum(document: Mapping[str, Any], depth: int) -> Target:
+    fields = _fields(document, "a target of kind sum", ("kind", "parts"), ("factors",))
+    parts = [_documented(part, depth + 1) for part in _list(fields["parts"], "parts")]
+    factors = _numbers(fields["factors"], "factors") if "factors" in fields else np.ones(len(parts))
     if len(factors) != len(parts):
         raise InputError(f"{len(factors)} factors for {len(parts)} parts of a sum")
     return Sum([part if f == 1 else Scaled(float(f), part) for f, part in zip(factors, parts, strict=True)])
 
 
 def _polynomial(fields: Mapping[str, Any]) -> Target:
-    return Polynomial({tuple(int(k) for k in t["exponents"]): float(t["coefficient"]) for t in fields["terms"]})
+    # a monomial that is named twice counts twice
+    found: dict[tuple[int, ...], list[float]] = {}
+    for k, given in enumerate(_list(fields["terms"], "terms")):
+        what = f"term {k + 1}"
+        term = _fields(given, what, ("coefficient", "exponents"))
+        powers = tuple(whole(e, f"{what}, exponents") for e in _list(term["exponents"], f"{what}, exponents"))
+        found.setdefault(powers, []).append(number(term["coefficient"], f"{what}, coefficient"))
+    return Polynomial({powers: math.fsum(values) for powers, values in found.items()})
 
 
 _KINDS: dict[str, tuple[Callable[[Mapping[str, Any]], Target], tuple[str, ...]]] = {
-    "linear": (lambda f: Linear(f["beta"]), ("beta",)),
-    "constant": (lambda f: Constant(f["value"], int(f["dimension"])), ("value", "dimension")),
-    "teacher": (lambda f: Teacher(f["weights"], f["directions"]), ("weights", "directions")),
-    "norm": (lambda f: NormH((int(f["dimension"]), int(f["subspace"]))), ("dimension", "subspace")),
+    "linear": (lambda f: Linear(_numbers(f["beta"], "beta")), ("beta",)),
+    "constant": (_constant, ("value", "dimension")),
+    "teacher": (
+        lambda f: Teacher(_numbers(f["weights"], "weights"), _matrix(f["directions"], "directions")),
+        ("weights", "directions"),
+    ),
+    "norm": (_norm, ("dimension", "subspace")),
     "polynomial": (_polynomial, ("terms",)),
-    "single-index": (lambda f: SingleIndex(f["direction"], _function(f["function"])), ("direction", "function")),
-    "sum": (_sum, ("parts",)),
+    "single-index": (
+        lambda f: SingleIndex(_numbers(f["direction"], "direction"), _function(f["function"])),
+        ("direction", "function"),
+    ),
+    "sum": (lambda f: _sum(f, 0), ("parts", "factors")),
 }

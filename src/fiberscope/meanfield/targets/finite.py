@@ -12,9 +12,9 @@ from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.kernels import arccos_gram, arccos_potential, relu_mean, unit_rows
 from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
 from fiberscope.meanfield.targets.base import Target
+from fiberscope.meanfield.targets.kinks import KinkForm, kink_form
 
 FloatArray = NDArray[np.float64]
-_ALIKE = 1e-12
 
 
 def vector(given: ArrayLike, what: str) -> FloatArray:
@@ -41,8 +41,10 @@ def rows_of(points: ArrayLike, d: int) -> FloatArray:
     return found
 
 
-def span(rows: FloatArray) -> FloatArray:
+def span(rows: FloatArray, tolerance: float = 1e-13) -> FloatArray:
     """Orthonormal rows of the span; coordinate vectors where the rows use few coordinates.
+
+    Rows count as unit rows; singular values up to `tolerance` of the largest count as 0.
 
     >>> span(np.array([[0.0, 2.0, 0.0], [0.0, -1.0, 0.0]]))
     array([[0., 1., 0.]])
@@ -53,7 +55,7 @@ def span(rows: FloatArray) -> FloatArray:
     if not len(used):
         return np.zeros((0, d))
     _, values, vectors = np.linalg.svd(units[:, used], full_matrices=False)
-    rank = int(np.sum(values > 1e-10 * values[0]))
+    rank = int(np.sum(values > tolerance * values[0]))
     basis = np.zeros((rank, d))
     basis[:, used] = np.eye(len(used)) if rank == len(used) else vectors[:rank]
     return basis
@@ -111,20 +113,17 @@ class Teacher(Target):
         return part
 
     @cached_property
+    def form(self) -> KinkForm:
+        """The canonical form, and whether it was reached without a decision by rounding (see `kink_form`)."""
+        return kink_form(self.c, self.B)
+
+    @property
     def canonical(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Beta (d,), e (l,) of entries +-1 and rows V (l, d) with f*(x) = beta.x + sum_l e_l |v_l.x|, lines distinct.
 
-        Rows whose directions agree to 1e-12 are one line; lines whose terms cancel to 1e-12 are left out.
+        Terms are left out where they cancel exactly or within the rounding of their own sum, see `kink_form`.
         """
-        units, norms = unit_rows(self.B)
-        sizes = self.c * norms / 2
-        total = float(np.sum(np.abs(sizes)))
-        beta = self.c @ self.B / 2
-        beta[np.abs(beta) <= 1e-14 * total] = 0.0
-        lines, loads = merged_lines(units[norms > 0], sizes[norms > 0])
-        keep = np.abs(loads) > _ALIKE * total
-        signs = np.sign(loads[keep])
-        return beta, signs, lines[keep] * np.abs(loads[keep])[:, None]
+        return self.form.beta, self.form.signs, self.form.lines
 
     @property
     def parity(self) -> int | None:
@@ -136,8 +135,10 @@ class Teacher(Target):
 
     @cached_property
     def subspace(self) -> FloatArray:
-        """The span of beta and of the lines: the smallest subspace, as kinks and slope are identifiable."""
+        """The span of beta and of the lines, the smallest subspace, as kinks and slope are identifiable."""
         beta, _, lines = self.canonical
+        if self.dimension == 1 and not beta.any():
+            return np.zeros((0, 1))
         return span(np.concatenate([beta[None], lines]))
 
     @cached_property
@@ -257,32 +258,9 @@ class Constant(Target):
     @cached_property
     def group(self) -> OrthogonalGroup:
         """All orthogonal maps."""
-        return OrthogonalGroup([], self.dimension, continuous=np.eye(self.dimension))
+        from fiberscope.meanfield.targets.detection import detect_group
 
-
-def merged_lines(units: FloatArray, loads: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Unit rows up to sign, those within 1e-12 merged and their loads added: rows (l, d), loads (l,).
-
-    >>> merged_lines(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([1.0, 2.0]))
-    (array([[1., 0.]]), array([3.]))
-    """
-    if not len(units):
-        return units, loads
-    first = np.argmax(np.abs(units) > 1e-9, axis=1)
-    lines = units * np.sign(units[np.arange(len(units)), first])[:, None]
-    lines = lines + 0.0
-    found: list[int] = []
-    label = np.empty(len(lines), dtype=np.int64)
-    for k, line in enumerate(lines):
-        gap = np.max(np.abs(lines[found] - line), axis=1) if found else np.zeros(0)
-        near = np.flatnonzero(gap <= _ALIKE)
-        if len(near):
-            label[k] = near[0]
-        else:
-            label[k] = len(found)
-            found.append(k)
-    sums: FloatArray = np.bincount(label, weights=loads, minlength=len(found)).astype(float)
-    return lines[found], sums
+        return detect_group(self)
 
 
 def _dimension(d: int) -> int:

@@ -21,9 +21,9 @@ from fiberscope.meanfield.harmonics.kernels import relu_eigenvalue, unit_rows
 from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import rows_of, span
+from fiberscope.meanfield.targets.moments import Terms, by_degree, inner_product, vanishes
 
 FloatArray = NDArray[np.float64]
-Terms = dict[tuple[int, ...], float]
 _DEGREE = 40
 _ENTRIES = 1 << 22
 
@@ -97,7 +97,7 @@ class Polynomial(Target):
 
     def _harmonic_sum(self, factor: object) -> Terms:
         total: Terms = defaultdict(float)
-        for k, part in _by_degree(self.terms).items():
+        for k, part in by_degree(self.terms).items():
             weights = harmonic_weights(self.dimension, k)
             powers = [part]
             for _ in range(k // 2):
@@ -177,15 +177,13 @@ class Polynomial(Target):
 
     @cached_property
     def parity(self) -> int | None:
-        """From the degrees of its terms; mixed degrees whose odd or even part vanishes on the sphere are recognised."""
+        """From the degrees of its terms, however small; odd or even terms that cancel on the sphere are recognised."""
         odd = {e: c for e, c in self.terms.items() if sum(e) % 2}
         even = {e: c for e, c in self.terms.items() if not sum(e) % 2}
-        size = sum(c * c for c in self.terms.values())
-        if not odd or inner_product(odd, odd, self.dimension) <= 1e-28 * size:
+        full = self._variables == self.dimension
+        if not odd or full and vanishes(odd):
             return 1
-        if not even or inner_product(even, even, self.dimension) <= 1e-28 * size:
-            return -1
-        return None
+        return -1 if not even or full and vanishes(even) else None
 
     @cached_property
     def _smallest(self) -> tuple[FloatArray, Terms]:
@@ -281,35 +279,6 @@ def harmonic_weights(d: int, k: int) -> list[list[Fraction]]:
             row = [x - scale * y for x, y in zip(row, rows[i], strict=True)]
         rows[level] = [x / factor(level, level) for x in row]
     return rows
-
-
-def inner_product(left: Mapping[tuple[int, ...], float], right: Mapping[tuple[int, ...], float], d: int) -> float:
-    """E[p(x) q(x)] for x ~ U(S^{d-1}): pairs of terms whose exponents add up to even numbers.
-
-    E[x^a] = prod_i (a_i - 1)!! / (d (d+2) ... (d + |a| - 2)).
-
-    >>> inner_product({(1, 0): 1.0}, {(1, 0): 1.0}, 2)
-    0.5
-    """
-    classes: dict[tuple[int, ...], tuple[list[tuple[int, ...]], list[float]]] = defaultdict(lambda: ([], []))
-    for exponents, value in right.items():
-        rows, values = classes[tuple(e % 2 for e in exponents)]
-        rows.append(exponents)
-        values.append(value)
-    arrays = {key: (np.array(rows), np.array(values)) for key, (rows, values) in classes.items()}
-    top = max((sum(e) for e in left), default=0) + max((sum(e) for e in right), default=0)
-    double = np.ones(top + 2)
-    for e in range(2, top + 2, 2):
-        double[e] = double[e - 2] * (e - 1)
-    falls = np.cumprod([1.0, *(1.0 / (d + 2 * j) for j in range(top // 2 + 1))])
-    parts = []
-    for exponents, value in left.items():
-        key = tuple(e % 2 for e in exponents)
-        if key in arrays:
-            sums = arrays[key][0] + np.array(exponents)
-            moments = np.prod(double[sums], axis=1) * falls[sums.sum(axis=1) // 2]
-            parts.append(value * float(moments @ arrays[key][1]))
-    return math.fsum(parts)
 
 
 class _Evaluator:
@@ -408,13 +377,6 @@ def _checked(terms: Mapping[tuple[int, ...], float]) -> Terms:
         if value:
             found[tuple(int(e) for e in exponents)] = float(value)
     return found
-
-
-def _by_degree(terms: Mapping[tuple[int, ...], float]) -> dict[int, Terms]:
-    parts: dict[int, Terms] = defaultdict(dict)
-    for exponents, value in terms.items():
-        parts[sum(exponents)][exponents] = value
-    return parts
 
 
 def _gradient_span(terms: Mapping[tuple[int, ...], float], variables: int) -> FloatArray:

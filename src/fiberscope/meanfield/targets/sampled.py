@@ -21,6 +21,7 @@ from fiberscope.results import Rigor
 FloatArray = NDArray[np.float64]
 Rule = Literal["sobol+cv", "sobol", "mc"]
 _ENTRIES = 1 << 21
+_SEEN = 1024
 _COORDINATES = 21_201
 
 
@@ -56,10 +57,10 @@ class Sampled(Target):
         replicates: further scrambles that error estimates use, at least 2.
         seed: fixes the samples.
         subspace: orthonormal rows of H if f is known to depend on x_H only; else looked for in gradients.
-        parity: +1 or -1 if known; else looked for in the samples.
+        parity: +1 or -1 if known, compared with the samples; else looked for in them.
 
     Raises:
-        InputError: for f that is not vectorised or not finite, and for parameters out of range.
+        InputError: for f that is not vectorised or not finite, a parity it has not, and parameters out of range.
 
     >>> f = Sampled(lambda x: x[:, 0] + 2.0, 3)
     >>> f.potential(np.array([[3.0, 0.0, 0.0]]))[0].round(6), f.rigor.name
@@ -95,12 +96,22 @@ class Sampled(Target):
         self._points = sphere_points(d, self._count, self._seeds[0], sobol=rule != "mc")
         self._values = self(self._points)
         self._given = parity
+        if parity is not None:
+            self._compare(parity)
         self._basis = None if subspace is None else basis_of(subspace)
         if self._basis is not None and self._basis.shape[1] != d:
             raise InputError(f"a subspace of R^{self._basis.shape[1]} for a target on R^{d}")
         self.mean = float(self._values.mean())
         self._slope: FloatArray = self._values @ self._points / len(self._points)
         self._rest = self._without_line(self._points, self._values)
+
+    def _compare(self, parity: int) -> None:
+        """Refuse a parity that the samples deny."""
+        plus, minus = self._values[:_SEEN], self(-self._points[:_SEEN])
+        off = np.abs(plus - parity * minus)
+        if np.max(off) > 1e-9 * float(np.max(np.abs(plus) + np.abs(minus))):
+            at, kind = int(np.argmax(off)), "even" if parity == 1 else "odd"
+            raise InputError(f"parity {parity}, but f is not {kind}: {plus[at]:g} and {minus[at]:g} at x and -x")
 
     def _without_line(self, points: FloatArray, values: FloatArray) -> tuple[FloatArray, float, FloatArray]:
         """Loads of the samples, and level and slope of the potential that is known exactly."""
@@ -166,7 +177,7 @@ class Sampled(Target):
         """As given, or as seen on 1024 samples."""
         if self._given is not None:
             return self._given
-        plus, minus = self._values[:1024], self(-self._points[:1024])
+        plus, minus = self._values[:_SEEN], self(-self._points[:_SEEN])
         scale = 1e-12 * float(np.max(np.abs(plus)))
         if np.max(np.abs(plus - minus)) <= scale:
             return 1

@@ -15,6 +15,7 @@ from fiberscope.meanfield.harmonics.kernels import relu_mean
 from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import Constant, Linear, Teacher, rows_of, span
+from fiberscope.meanfield.targets.moments import norm_moment
 from fiberscope.meanfield.targets.polynomial import Polynomial
 from fiberscope.meanfield.targets.projected import Projected, ball_rule
 from fiberscope.meanfield.targets.sampled import Sampled, sphere_points
@@ -37,7 +38,7 @@ class Scaled(Target):
         if not math.isfinite(factor):
             raise InputError(f"factor {factor}; give a finite number")
         self.factor, self.part = float(factor), part
-        self.dimension, self.exact, self.rigor = part.dimension, part.exact, part.rigor
+        self.dimension, self.exact = part.dimension, part.exact
 
     def __call__(self, points: ArrayLike) -> FloatArray:
         """Values at points (n, d)."""
@@ -47,6 +48,11 @@ class Scaled(Target):
         """E[f* relu(b.x)] and its gradient (see `Target`)."""
         values, gradients = self.part.potential(np.asarray(directions, float))
         return self.factor * values, self.factor * gradients
+
+    @property
+    def rigor(self) -> Rigor:  # type: ignore[override]
+        """That of the part."""
+        return self.part.rigor
 
     @property
     def error(self) -> float:
@@ -109,8 +115,6 @@ class Sum(Target):
         self.parts = tuple(_merged(flat))
         self.dimension = flat[0].dimension
         self.exact = all(part.exact for part in self.parts)
-        sampled = any(part.rigor is Rigor.SAMPLED for part in self.parts)
-        self.rigor = Rigor.SAMPLED if sampled else Rigor.NUMERICAL
 
     def __call__(self, points: ArrayLike) -> FloatArray:
         """Values at points (n, d)."""
@@ -129,20 +133,26 @@ class Sum(Target):
         return values, gradients
 
     @property
+    def rigor(self) -> Rigor:  # type: ignore[override]
+        """SAMPLED where a part is, or E[f*^2] (and so every energy) needs a product of two parts that is."""
+        return self._moments[1]
+
+    @property
     def error(self) -> float:
         """Sum of the errors of the parts."""
         return math.fsum(float(getattr(part, "error", 0.0)) for part in self.parts)
 
     @cached_property
     def _moments(self) -> tuple[float, Rigor]:
-        total, rigor = [], self.rigor
+        total: list[float] = []
+        sampled = any(part.rigor is Rigor.SAMPLED for part in self.parts)
         for i, left in enumerate(self.parts):
             total.append(left.second_moment)
             for right in self.parts[:i]:
                 value, how = cross_moment(left, right)
                 total.append(2 * value)
-                rigor = Rigor.SAMPLED if how is Rigor.SAMPLED else rigor
-        return max(0.0, math.fsum(total)), rigor
+                sampled = sampled or how is Rigor.SAMPLED
+        return max(0.0, math.fsum(total)), Rigor.SAMPLED if sampled else Rigor.NUMERICAL
 
     @property
     def second_moment(self) -> float:
@@ -174,7 +184,7 @@ class Sum(Target):
     @cached_property
     def subspace(self) -> FloatArray:
         """The span of the subspaces of the parts."""
-        return span(np.concatenate([part.subspace for part in self.parts]))
+        return span(np.concatenate([part.subspace for part in self.parts]), 1e-10)
 
     @cached_property
     def group(self) -> OrthogonalGroup:
@@ -197,12 +207,21 @@ def mean_of(target: Target) -> float:
     return float(weights @ target.potential(points)[0]) / relu_mean(target.dimension)
 
 
+def _mean_known(target: Target) -> bool:
+    """Whether `mean_of` needs no samples of the sphere."""
+    if isinstance(target, Scaled):
+        return _mean_known(target.part)
+    if isinstance(target, Sum):
+        return all(_mean_known(part) for part in target.parts)
+    return target.dimension in _COUNTS or hasattr(target, "mean")
+
+
 def cross_moment(left: Target, right: Target) -> tuple[float, Rigor]:
     """E[f g] of two targets, and how it was obtained.
 
     A teacher f gives sum_k c_k (potential of g at b_k), a linear one beta . E[g x], |x_H| gives alpha times the mean of
-    the potential of g over the sphere of H; two polynomials and a polynomial with h(v.x) are closed forms. Else a
-    product rule in the span of both subspaces (to dimension 4), and samples beyond.
+    the potential of g over the sphere of H; a polynomial with another, with |x_H| and with h(v.x) is a closed form.
+    Else a product rule in the span of both subspaces (to dimension 4), and samples beyond.
 
     >>> cross_moment(Teacher([1.0], [[1.0, 0.0]]), Linear([2.0, 0.0]))
     (0.5, <Rigor.NUMERICAL: 'floating point, with the gap or error estimate shown'>)
@@ -233,7 +252,7 @@ def _of_wrapped(f: Target, g: Target) -> tuple[float, Rigor] | None:
 
 def _of_finite(f: Target, g: Target) -> tuple[float, Rigor] | None:
     if isinstance(f, Constant):
-        return f.value * mean_of(g), Rigor.NUMERICAL
+        return f.value * mean_of(g), Rigor.NUMERICAL if _mean_known(g) else Rigor.SAMPLED
     if isinstance(f, Linear):
         return float(f.beta @ g.linear_part), Rigor.NUMERICAL
     if isinstance(f, Teacher):
@@ -251,6 +270,10 @@ def _of_polynomial(f: Target, g: Target) -> tuple[float, Rigor] | None:
         return math.fsum(parts), Rigor.NUMERICAL
     if isinstance(g, Polynomial):
         return f.inner(g), Rigor.NUMERICAL
+    if isinstance(g, NormH):
+        across = g.H if f.frame is None else g.H @ f.frame.T
+        found = norm_moment(f.terms, across.T @ across, len(g.H), f.dimension)
+        return None if found is None else (found, Rigor.NUMERICAL)
     return None
 
 
@@ -260,6 +283,8 @@ def _of_norm(f: Target, g: Target) -> tuple[float, Rigor] | None:
     # the norm is a teacher with a continuum of neurons on the sphere of H
     if isinstance(g, SingleIndex) or isinstance(g, NormH) and len(g.H) == 1:
         return _norm_with_line(f, g), Rigor.NUMERICAL
+    if isinstance(g, NormH) and len(g.H) < len(f.H):
+        return None  # the other way round the sphere is smaller
     points, weights = _sphere(len(f.H))
     how = Rigor.NUMERICAL if len(f.H) <= 4 else Rigor.SAMPLED
     return f.alpha * float(weights @ g.potential(points @ f.H)[0]), how
@@ -292,10 +317,11 @@ def _by_rule(left: Target, right: Target) -> tuple[float, Rigor]:
         if isinstance(f, Sampled):
             return f.mean_with(g), Rigor.SAMPLED
     d = left.dimension
-    joint = span(np.concatenate([left.subspace, right.subspace]))
+    joint = span(np.concatenate([left.subspace, right.subspace]), 1e-10)
     k = len(joint)
     if k == 0:
-        return mean_of(left) * mean_of(right), Rigor.NUMERICAL
+        known = _mean_known(left) and _mean_known(right)
+        return mean_of(left) * mean_of(right), Rigor.NUMERICAL if known else Rigor.SAMPLED
     if k in _COUNTS and k < d:
         inner, weights = ball_rule(d, k, *_COUNTS[k])
         # a fixed unit vector of the complement completes the point to the sphere

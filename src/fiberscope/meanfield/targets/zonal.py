@@ -18,6 +18,7 @@ from fiberscope.meanfield.targets.finite import rows_of, vector
 
 FloatArray = NDArray[np.float64]
 _ENTRIES = 1 << 20
+_PARITY = 1e-9
 _ORDERS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
@@ -35,10 +36,11 @@ class SingleIndex(Target):
         h: vectorised function of an array of numbers v.x in [-|v|, |v|].
         kinks: values of v.x where h, or a derivative of it, jumps.
         rtol: accuracy of potentials relative to the root of E[f*^2].
-        parity: +1 or -1 if h is known to be even or odd; found from values at 257 points if not given.
+        parity: +1 or -1 if h is known to be even or odd, compared with h at the points of the rule; found from values
+            at 257 points if not given.
 
     Raises:
-        InputError: for v = 0, h that is not vectorised, or values that are not finite.
+        InputError: for v = 0, h that is not vectorised, values that are not finite, or a parity that h has not.
 
     >>> f = SingleIndex([1.0, 0.0, 0.0], np.abs)
     >>> f.potential(np.array([[1.0, 0.0, 0.0]]))[0].round(12), round(f.second_moment, 12), f.parity
@@ -70,6 +72,19 @@ class SingleIndex(Target):
         self.kinks = tuple(float(k) for k in kinks)
         self.given_parity = parity
         self.order, self.error = self._resolved(rtol)
+        if parity is not None:
+            self._compare(parity)
+
+    def _compare(self, parity: int) -> None:
+        """Refuse a parity that the values at the points of the rule deny."""
+        t = self._length * np.sin(np.ravel(self._panels(np.zeros((1, 0)), 2 * self.order)[0]))
+        plus, minus = self._h(t), self._h(-t)
+        off = np.abs(plus - parity * minus)
+        if np.max(off) > _PARITY * float(np.max(np.abs(plus) + np.abs(minus))):
+            at, kind = int(np.argmax(off)), "even" if parity == 1 else "odd"
+            raise InputError(
+                f"parity {parity}, but h is not {kind}: {plus[at]:g} at {t[at]:g} and {minus[at]:g} at {-t[at]:g}"
+            )
 
     def _h(self, t: FloatArray) -> FloatArray:
         values = np.asarray(self.h(t), float)
@@ -340,7 +355,7 @@ def basis_of(given: ArrayLike | tuple[int, int]) -> FloatArray:
         d, k = int(given[0]), int(given[1])
         if not 1 <= k <= d:
             raise InputError(f"a subspace of dimension {k} of R^{d}; give 1 <= dH <= d")
-        return np.eye(d)[:k]
+        return np.eye(k, d)
     found = np.asarray(given, float)
     if found.ndim != 2 or not 1 <= len(found) <= found.shape[1] or not np.isfinite(found).all():
         raise InputError(f"a basis of shape {found.shape}; give finite rows (dH, d) with 1 <= dH <= d")

@@ -1,0 +1,1 @@
+"""How far neurons have condensed onto few directions."""

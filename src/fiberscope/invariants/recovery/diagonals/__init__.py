@@ -1,0 +1,1 @@
+"""Diagonal linear networks from infinitesimal starts."""

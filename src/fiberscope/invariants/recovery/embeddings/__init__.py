@@ -1,0 +1,1 @@
+"""Wider networks with the same function, critical points and inertia."""

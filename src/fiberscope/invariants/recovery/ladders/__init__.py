@@ -1,0 +1,1 @@
+"""Climbing the invariant manifolds until one interpolates, by flow and by least squares."""

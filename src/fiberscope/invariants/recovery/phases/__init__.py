@@ -1,0 +1,1 @@
+"""How often training finds a target, over samples, widths and scales."""

@@ -1,0 +1,1 @@
+"""Ranks of tangent functions, and what they say about the samples that recovery needs."""
