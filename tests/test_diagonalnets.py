@@ -124,6 +124,13 @@ def test_ties_and_missing_ranks_are_reported():
     assert twin.stages[0].reached == (1, 2) and twin.stages[0].tie and not twin.unique
     assert twin.agrees and not twin.comparison.unique
     assert any("tie" in note for note in twin.notes) and any("only X k" in note for note in twin.notes)
+    text, data = str(twin), twin.to_dict()  # the flow goes to (1/2, 1/2)
+    assert "k1 *" in text and "theta_i = 0 for all others" not in text and "one of several minimisers" in text
+    assert "several minimisers" in data["determined"] and "several minimisers" in data["stages"][0]["determined"]
+    assert "several minimisers" in twin.to_frame()["determines"][0]
+    sure = diagonal([[2, 1]], [2])
+    assert sure.to_dict()["determined"] == sure.to_dict()["stages"][0]["determined"] == "k"
+    assert "theta_i = 0 for all others" in str(sure) and "*" not in str(sure)
     opposite = diagonal([[1, -1]], [1])
     assert opposite.stages[0].reached == (1, -2)
     nothing = diagonal([[1, 2]], [0])

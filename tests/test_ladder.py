@@ -148,7 +148,7 @@ def test_embedded_and_reduced_networks_compute_the_same_exactly(paper: Recovery)
 
 def test_the_report_is_short_and_names_the_hypotheses(paper: Recovery) -> None:
     text = str(paper)
-    assert "width 3" in text and "GENERIC" in text and "tanh is outside it" in text and len(text.splitlines()) < 25
+    assert "width 3" in text and "GENERIC" in text and "inputs are generic" in text and len(text.splitlines()) < 25
     data = json.loads(paper.to_json())
     assert data["width"] == 3 and len(data["parameters"]) == 22 and data["rigor"] == "GENERIC"
     frame = paper.to_frame()
@@ -161,14 +161,14 @@ def test_the_same_seed_gives_the_same_answer(paper: Recovery) -> None:
     assert again.to_json() == paper.to_json()
 
 
-@pytest.mark.parametrize(("k", "d", "q", "activation", "n"), [(2, 3, 1, "softplus", 16), (2, 3, 2, "tanh", 9)])
+@pytest.mark.parametrize(("k", "d", "q", "activation", "n"), [(2, 3, 1, "softplus", 16), (2, 3, 2, "tanh", 16)])
 def test_other_targets_are_recovered_too(k: int, d: int, q: int, activation: str, n: int) -> None:
     target = planted(k, d, q, activation, 3)
     x = drawn(n, d, 3)
     found = recover((x, target(x)), (1, 2, 3), activation=activation, starts=128, flows=2)
     assert found.width == k and found.criterion and test_error(found.network, target) < 1e-16
     assert found.rungs[-1].dimension == k * (d + q + 1)
-    assert (activation == "softplus") == bool(found.assumptions[3].holds)
+    assert all(a.holds for a in found.assumptions if a.checked)
 
 
 def test_when_no_width_explains_the_data_it_says_so() -> None:
@@ -194,7 +194,7 @@ def test_more_classes_than_neurons_needed_interpolate_with_a_rank_defect() -> No
     x = drawn(20, 2, 5)
     found = recover((x, target(x)), (2,), starts=64, flows=0)
     assert found.criterion and found.rungs[0].rank < found.rungs[0].dimension == 8
-    assert found.assumptions[-1].holds is False and test_error(found.network, target) < 1e-6
+    assert test_error(found.network, target) < 1e-6
 
 
 def test_the_budget_ends_the_ladder_and_is_told() -> None:
@@ -231,6 +231,58 @@ def test_bad_input_is_refused() -> None:
     for widths, data in (((), (x, y)), ((0,), (x, y)), ((1,), (x, y[:2])), ((1,), (x * np.nan, y))):
         with pytest.raises(InputError):
             recover(data, widths)
+
+
+# ---- what must not pass for recovery
+
+
+def refused(found: Recovery, words: str) -> bool:
+    return found.width is not None and not found.criterion and words in str(found)
+
+
+def test_outputs_do_not_count_as_samples() -> None:
+    rng = np.random.default_rng(0)
+    w, a, x = rng.normal(size=6), rng.normal(size=20), rng.normal(size=(3, 6))
+    found = recover((x, np.tanh(x @ w + 0.3)[:, None] * a), (1,), flows=0, starts=24)
+    assert refused(found, "outnumber the dimension")
+
+
+def test_repeated_and_collinear_inputs_are_seen() -> None:
+    rng = np.random.default_rng(0)
+    target = planted(3, 3, 1, "tanh", 1)
+    x = np.tile(rng.normal(size=(3, 3)), (10, 1))
+    assert refused(recover((x, target(x)), (1,), flows=0, starts=24), "outnumber the dimension")
+    line = rng.normal(size=(30, 1)) * np.array([[1.0, 2.0, -1.0]])
+    found = recover((line, np.tanh(line[:, 0])), (1,), flows=0, starts=24)
+    assert refused(found, "affine subspace")
+
+
+def test_no_criterion_for_kinks_that_no_sample_sees() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.maximum(x @ [1, 2, -1] + 0.3, 0) + 3 * np.maximum(x[:, 0] - 4, 0)
+    assert refused(recover((x, y), (2,), activation="relu", flows=0, starts=48), "activation is analytic")
+
+
+@pytest.mark.parametrize("offset", [1e6, 1.7e9])
+def test_noise_on_a_large_offset_is_not_explained(offset: float) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 2)), offset + 0.5 * rng.normal(size=40)
+    assert not recover((x, y), (1,), output_bias=True, flows=0, starts=8).criterion
+
+
+def test_every_output_has_to_be_explained() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    y = np.column_stack([1e9 * np.tanh(x @ [1.0, 2.0]), np.tanh(2 * x[:, 0])])
+    assert recover((x, y), (1,), flows=0, starts=16).width is None
+
+
+def test_numbers_at_the_ends_of_the_floats_and_loose_floors_are_refused() -> None:
+    x = np.random.default_rng(0).normal(size=(10, 2))
+    for data in ((x, x[:, 0] * 1e200), (x, x[:, 0] * 1e-170), (x * 1e200, x[:, 0])):
+        with pytest.raises(InputError, match="ends of the floats"):
+            recover(data, (1,))
+    with pytest.raises(InputError, match="floor"):
+        recover((x, x[:, 0]), (1,), floor=2.0)
 
 
 # ---- noise
@@ -296,7 +348,7 @@ def test_twenty_planted_targets_are_recovered_and_every_criterion_is_right() -> 
         n = (22, 24, 27, 30)[seed % 4]
         target = PAPER if seed < 12 else planted(3, 5, 1, "tanh", seed)
         x = drawn(n, 5, seed)
-        found = recover((x, target(x)), (2, 3), wide=9, seed=seed)
+        found = recover((x, target(x)), (2, 3), wide=9, seed=seed, flows=0, starts=384)
         hit = test_error(found.network, target) < 1e-6
         hits.append(hit)
         assert hit or not found.criterion

@@ -117,7 +117,7 @@ def test_copies_opposites_and_quiet_neurons(name, outputs):
                 if bias:
                     assert exact.rank == svd_rank(np.column_stack([w, b]).reshape(-1), index, a, row, last)
                 numeric = model_rank(net, method="svd", bias=bias, output_bias=last)
-                assert numeric.clear and exact.rank == numeric.rank
+                assert numeric.clear is row.analytic and exact.rank == numeric.rank
                 assert exact.parameters == numeric.parameters
                 tied = TiedNetwork.of(net, bias=bias, output_bias=last)
                 assert sparse_rank(tangent_rows(tied, neuron_groups(tied))) == exact.rank
@@ -543,6 +543,42 @@ def test_refusals():
     assert model_rank(sine).method == "svd"
     with pytest.raises(ScopeError):
         optimistic_sample_size(sine)
+
+
+def test_biases_trained_on_some_neurons_only():
+    """Five tanh parameters of two neurons that differ: all count, whichever of the neurons has the trained bias."""
+    rows, index = np.array([[1.0, 0.5], [2.0, 0.3]]), np.array([[0, 1], [2, -1]])
+    for order in ([0, 1], [1, 0]):
+        net = TiedNetwork(rows[order], index[order], np.array([[1.0, 1.0]]), activation("tanh"))
+        assert not net.untied and net.parameters == 5
+        assert model_rank(net, method="exact").rank == model_rank(net, method="svd").rank == 5
+
+
+def test_tied_entries_are_equal():
+    index = np.array([[0, -1], [0, -1]])
+    for rows in (np.array([[1.0, 0], [2, 0]]), np.array([[Fraction(1), Fraction(0)], [Fraction(2), Fraction(0)]])):
+        with pytest.raises(InputError, match="parameter 0 differ"):
+            TiedNetwork(rows, index, np.array([[1.0, 1.0]]), activation("tanh"))
+    assert TiedNetwork(np.array([[2.0, 1], [2, 3]]), index, np.array([[1.0, 1.0]]), activation("tanh")).parameters == 3
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "abs"])
+def test_singular_values_of_kinked_networks_are_a_lower_bound(name):
+    """The second neuron's kink is far from all inputs: there it seems to do nothing, or to be linear."""
+    net = Network.from_arrays(([[1.0], [1.0]], [0.5, -1e6]), ([[1.0, 2.0]], None), activation=row_of(name))
+    found = model_rank(net, method="svd")
+    assert found.lower and not found.clear and found.to_dict()["lower"] is True and "at least" in str(found)
+    assert found.rank < model_rank(net, method="exact").rank
+    tied = model_rank(TiedNetwork.of(net), method="svd")
+    assert tied.lower and not tied.clear
+    assert "at least" in str(
+        locally_recoverable(Network.random((2, 3, 3, 1), activation=row_of(name), seed=0), np.eye(2))
+    )
+    far = Network.from_arrays(([[1.0]], [-1e6]), ([[1.0]], [0.0]), ([[1.0]], [0.0]), activation=row_of(name))
+    local = locally_recoverable(far, np.linspace(0, 4e6, 9)[:, None])  # data on both sides of the far kink
+    assert local.model.lower and local.model.rank >= local.empirical.rank
+    smooth = model_rank(Network.random((2, 3, 1), activation="tanh", seed=0), method="svd")
+    assert smooth.clear and not smooth.lower and "at least" not in str(smooth) and "linearised" in str(smooth)
 
 
 def test_reports_are_json():

@@ -354,6 +354,26 @@ def test_levels_and_options():
     assert wide.level == "exact" and not wide.optimal and "upper bounds" in str(wide)
 
 
+def test_rounding_is_judged_entry_by_entry():
+    """Large weights elsewhere do not excuse a difference: here the functions are 1e3 apart."""
+    target = Network.from_arrays(([[1.0, 2.0]], [0.5]), ([[3.0]], None), activation="tanh")
+
+    def net(gap, outer, extra=0.0):
+        rows = [[1.0, 2.0], [1.0, 2.0 + gap]]
+        return Network.from_arrays((rows, [0.5, 0.5]), ([outer], [extra]), activation="tanh")
+
+    large = [1e12 + 3, -1e12]
+    assert abs(net(1e-9, large)([[0.0, 0.1]]) - target([[0.0, 0.1]])).item() > 1
+    assert locate(net(1e-9, large), target).level == "off"
+    assert locate(net(1e-9, large), target, tolerance=1e-9).level == "approximate"
+    assert locate(net(1e-15, large), target).level == "numerical"
+    assert locate(net(0.0, [1e12 + 3.0001, -1e12]), target).level == "numerical"  # what 1e12 has for its last digits
+    assert locate(net(0.0, [3.0001, 0.0]), target).level == "off"
+    assert locate(net(0.0, large, 1e-6), target).level == "off" and locate(net(0.0, large), target).level == "exact"
+    null = Network.from_arrays(([[1.0, 2.0], [1e-10, 0.0]], [0.5, 0.0]), ([[3.0, 1e12]], None), activation="tanh")
+    assert locate(null, target).level == "off"
+
+
 def test_locate_refuses_what_does_not_fit():
     target = Network.random((2, 2, 1), activation="tanh", seed=0)
     for net, text in (

@@ -419,17 +419,15 @@ def test_whole_numbers_have_whole_ticks(values: list[float]) -> None:
 def test_the_verdict_of_the_ladder() -> None:
     out = document("recover")
     text = report(out)
-    assert out["width"] == 2 and out["criterion"] and titles(text)["targets against dimensions"] == "14 > 8"
-    assert "line at 14 targets" in text and ">criterion met<" in text and ">does not fit<" in text
-    words = "zero loss, and more data than dimensions: recovery, by extrapolation; a hypothesis of the theorem fails"
-    assert titles(text)[words] == "criterion met open"
-    kept = [{**a, "holds": None if a["holds"] is False else a["holds"]} for a in out["assumptions"]]
-    assert "criterion met yes" in titles(report({**out, "assumptions": kept})).values()
-    few = document("recover", criterion=False, targets=8)
+    assert out["width"] == 2 and out["criterion"] and titles(text)["points against dimensions"] == "14 > 8"
+    assert "line at 14 points" in text and ">criterion met<" in text and ">does not fit<" in text
+    words = "zero loss, and more points than dimensions: recovery, if what is assumed holds"
+    assert titles(text)[words] == "criterion met yes"
+    few = document("recover", criterion=False, points=8)
     few["rungs"][-1]["exceeds"] = False
     text = report(few)
     assert "criterion not met open" in titles(text).values() and ">fits anything<" in text
-    assert titles(text)["targets against dimensions"] == "8 ≤ 8"
+    assert titles(text)["points against dimensions"] == "8 ≤ 8"
     none = titles(report(document("noisy")))
     assert none["of the widths tried explains the data exactly"] == "none open"
     assert none["preferred by held-out error; a preference, not an explanation"].startswith("width ")

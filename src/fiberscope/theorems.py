@@ -500,34 +500,44 @@ _ROWS = (
     Theorem(
         "model-rank",
         "The rank of the tangent functions of a two-layer network",
-        "For two-layer networks the gradients of classes of neurons (equal, or equal up to sign for odd and even "
-        "activations) are linearly independent; rank_f(theta) is the sum of the ranks of the derivatives of the tied "
-        "weights in the free basis of each class.",
-        ("two layers, tied or not", "tanh, erf, sigmoid, softplus, SiLU, GELU, Gaussian, ReLU, leaky ReLU or abs"),
+        "In a two-layer network the gradients that belong to different classes of neurons (equal, up to sign for odd "
+        "and even activations, up to multiples for homogeneous ones) are linearly independent functions but for "
+        "polynomial remainders; with the outgoing weights and the ties between weights taken in, the rank of all "
+        "gradients is a rank over the rationals.",
+        (
+            "two layers, tied or not",
+            "tanh, erf, sigmoid, softplus, SiLU, GELU, Gaussian, ReLU, leaky ReLU or abs",
+            "no neuron sits at a kink for all inputs",
+        ),
         ("zhang2024llr", "fiberscope"),
         "the independence is proved in the docstring of fiberscope.invariants.recovery.ranking.tangents",
     ),
     Theorem(
         "optimistic-size",
-        "Local recovery from as many samples as the smallest rank",
-        "If n >= O_f(f*) = min of rank_f over the parameters that express f*, then at a minimiser generic samples have "
-        "full empirical rank, and f* is locally the only function that fits them.",
-        ("the model is analytic", "n generic samples", "a local statement: that training gets there is not claimed"),
+        "As many samples as the smallest rank determine the linearised problem",
+        "If n >= O_f(f*) = min of rank_f over the parameters that express f*, then at a minimiser n generic samples "
+        "have the full rank: the model linearised there has f* as the only tangent function that fits them.",
+        (
+            "the model is analytic",
+            "n generic samples",
+            "a statement about the linearisation: other functions with zero "
+            "loss may be near where the rank is not constant, and that training gets there is not claimed",
+        ),
         ("zhang2024llr", "zhang2023optimistic"),
     ),
     Theorem(
         "sim-recovery",
         "Interpolation with more samples than the manifold has dimensions",
-        "On the invariant manifold of r groups of neurons, of dimension D, a network with zero training loss on n > D "
-        "generic samples of a target of at most r neurons is the target.",
+        "On a manifold of parameters of dimension D, with an analytic model and an analytic target: for almost all "
+        "n > D inputs every parameter of the manifold with zero loss computes the target.",
         (
-            "s(0) != 0 with infinitely many odd and even Taylor terms; for other activations extrapolated",
+            "model and target are analytic",
+            "the inputs have a density and do not depend on the target",
             "no noise",
-            "generic samples",
-            "zero loss, which floating point does not show",
+            "zero loss, of which floating point shows the leading digits",
         ),
-        ("zhang2023structure", "zhao2025sims"),
-        "a criterion: proved for r = k near the branches, extrapolated beyond",
+        ("zhao2025sims", "zhang2023structure", "fiberscope"),
+        "proved in docs/theory/recovery.md; used as a criterion, as its hypotheses on data cannot be checked",
     ),
     Theorem(
         "embedding-principle",
@@ -535,7 +545,11 @@ _ROWS = (
         "With E^T B = 1 in every layer, W' = E W B^T + (1 - E B^T) R (1 - E B^T) computes the same function; with T "
         "and S the maps of parameters and gradients, g' = S g, T^T H' T = H and H' T = S H, so that no count of "
         "the inertia decreases.",
-        ("the trained parameters are those of the layers",),
+        (
+            "the trained parameters are those of the layers",
+            "the loss is twice differentiable there, for Hessians",
+            "null neurons send a constant that a trained bias takes up",
+        ),
         ("zhang2021embedding", "fiberscope"),
     ),
     Theorem(

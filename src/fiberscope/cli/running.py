@@ -111,11 +111,12 @@ class Work:
             yield None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         # rich would send stdout to stderr while the bar is shown
         bar = Progress(
-            TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
+            TimeRemainingColumn(),
             console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False,
         )  # fmt: skip
         task, begin, shown = bar.add_task("working", total=None), time.monotonic(), False

@@ -113,7 +113,7 @@ def rank_card(view: View) -> Card | None:
         facts.append(("sizes of classes", listed + (f", and {count(alone)} alone" if alone else "")))
     lead = (
         "The dimension of the span of all parameter derivatives of the network function. "
-        "So many generic data determine the function near this parameter."
+        "So many generic data determine the problem linearised at this parameter."
     )
     return card("Model rank", pairs(facts), lead=lead, anchor=view.anchor("rank")) if facts else None
 
@@ -127,6 +127,8 @@ def predict_tiles(data: Data) -> Iterable[Data]:
     if isinstance(data.get("samples"), int):
         yield {"title": f"n ≥ {count(data['samples'])}", "rigor": data.get("rigor"),
                "text": "zero loss on the smallest manifold is a criterion of recovery"}  # fmt: skip
+    elif isinstance(data.get("smallest"), int):
+        yield {"title": "no criterion", "text": "zero loss on the smallest manifold says nothing here", "look": "open"}
     elif "samples" in data:
         yield {"title": "too narrow", "text": "no manifold is known to hold the target", "look": "open"}
     if isinstance(data.get("optimistic"), int):
@@ -168,8 +170,8 @@ def predict_card(view: View) -> Card | None:
 
 _WIDTHS = {"widths": "widths to be trained", "needed": "widths that the target needs"}
 _STATUS = {
-    "theorem": "theorem", "analogue": "analogue of the theorem",
-    "extrapolated": "extrapolated", "unconstrained": "all parameters", "no": "–", "not found": "not found",
+    "theorem": "theorem", "no criterion": "no criterion", "unconstrained": "all parameters", "no": "–",
+    "not found": "not found",
 }  # fmt: skip
 
 
@@ -178,24 +180,21 @@ _STATUS = {
 
 def recover_tiles(data: Data) -> Iterable[Data]:
     """Whether data are explained, and whether that means recovery."""
-    width, targets, found = data.get("width"), data.get("targets"), rows(data.get("rungs"))
+    width, points, found = data.get("width"), data.get("points"), rows(data.get("rungs"))
     if isinstance(width, int):
         met = data.get("criterion") is True
-        fails = any(a.get("holds") is False for a in rows(data.get("assumptions")))
-        text = "zero loss, but no more data than dimensions: that fits anything"
+        text = "zero loss, but a hypothesis of the criterion fails: this explains nothing"
         if met:
-            text = "zero loss, and more data than dimensions: recovery, " + (
-                "by extrapolation; a hypothesis of the theorem fails" if fails else "if what is assumed holds"
-            )
+            text = "zero loss, and more points than dimensions: recovery, if what is assumed holds"
         yield {"title": "criterion met" if met else "criterion not met", "text": text, "rigor": data.get("rigor"),
-               "look": "yes" if met and not fails else "open"}  # fmt: skip
+               "look": "yes" if met else "open"}  # fmt: skip
         yield {"title": f"width {count(width)}", "text": "is the narrowest tried that explains the data exactly"}
     elif found:
         yield {"title": "none", "text": "of the widths tried explains the data exactly", "look": "open"}
     own = next((r for r in found if r.get("width") == width), None)
-    if own is not None and isinstance(own.get("dimension"), int) and isinstance(targets, int):
+    if own is not None and isinstance(own.get("dimension"), int) and isinstance(points, int):
         sign = ">" if own.get("exceeds") is True else "≤"
-        yield {"title": f"{count(targets)} {sign} {count(own['dimension'])}", "text": "targets against dimensions"}
+        yield {"title": f"{count(points)} {sign} {count(own['dimension'])}", "text": "points against dimensions"}
     chosen = mapping(data.get("selection"))
     if isinstance(chosen.get("width"), int):
         yield {"title": f"width {count(chosen['width'])}", "rigor": chosen.get("rigor"),
@@ -217,7 +216,7 @@ def _criterion(data: Data) -> str:
 
 
 def ladder(view: View) -> Card | None:
-    """The rungs: loss and dimension against the number of targets, and every number."""
+    """The rungs: loss and dimension against the number of points, and every number."""
     if view.kind != "recover":
         return None
     data = view.data
@@ -225,7 +224,7 @@ def ladder(view: View) -> Card | None:
     if not found:
         return None
     places = [number(r["width"]) for r in found]
-    floor, targets = number(data.get("floor")), number(data.get("targets"))
+    floor, points = number(data.get("floor")), number(data.get("points"))
     ends = [("best", "best", "l0"), ("flow_best", "gradient flow", "l1"), ("search_best", "search", "l2")]
     tried = [Curve(name, [number(r.get(key)) for r in found], look) for key, name, look in ends]
     levels = [] if not floor else [Level("interpolates below this line", floor)]
@@ -234,10 +233,10 @@ def ladder(view: View) -> Card | None:
     losses = plot("Least training loss", places, tried, across="width", name="loss", levels=levels, log=True,
                   floor=lowest)  # fmt: skip
     sizes = plot("Dimension of the manifold", places, [Curve("dimension", [number(r.get("dimension")) for r in found])],
-                 across="width", levels=[] if targets is None else [Level(f"{real(targets)} targets", targets)],
+                 across="width", levels=[] if points is None else [Level(f"{real(points)} points", points)],
                  note="· recovery needs a rung below the line")  # fmt: skip
     figures = side_by_side(losses, sizes)
-    heads = ["width", "dimension", "more targets", "best loss", "interpolates", "found by", "flows", "search", "rank",
+    heads = ["width", "dimension", "more points", "best loss", "interpolates", "found by", "flows", "search", "rank",
              "runs differ by", "verdict"]  # fmt: skip
     body = [_rung(r) for r in found]
     made = table("Rungs", heads, body, numeric=(0, 1, 3, 6, 7, 8, 9))
@@ -250,7 +249,7 @@ def ladder(view: View) -> Card | None:
             facts.append((name, widths_text(value)))
     lead = (
         "Each rung is an invariant manifold on which a wide network trains like one of that width. "
-        "The criterion asks for zero loss and for more targets than dimensions; it is no certificate."
+        "The criterion asks for zero loss and for more different points than dimensions; it is no certificate."
     )
     return card("The ladder", figures, made, pairs(facts), lead=lead, wide=True, anchor=view.anchor("ladder"))
 

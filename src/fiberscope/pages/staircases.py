@@ -12,6 +12,7 @@ from fiberscope.pages.parts import Card, card, mark, pairs, table
 from fiberscope.pages.plots import plot, side_by_side
 
 _LOOKS = ("l0", "l1", "l2", "l3", "l4", "l5")
+_SEVERAL = " (one of several minimisers)"
 _FLOWS = 4  # charts of flows on a page
 
 
@@ -27,7 +28,8 @@ def diagonal_tiles(data: Data) -> Iterable[Data]:
         yield {"title": real(data["norm"]), "text": "weighted l1 norm of the limit", "rigor": data.get("rigor")}
     if stages:
         sizes = [len(listing(s.get("support"))) for s in stages]
-        yield {"title": count(len(stages)), "text": f"stages; {count(sizes[-1])} coordinates are not 0 at the end"}
+        yield {"title": count(len(stages)), "text": f"stages; {count(sizes[-1])} coordinates are not 0 at the end"
+               + ("" if stages[-1].get("unique") is not False else " of one of several minimisers")}  # fmt: skip
     if isinstance(other.get("agrees"), bool):
         agrees = other["agrees"]
         yield {"title": "agrees" if agrees else "disagrees", "look": "yes" if agrees else "no",
@@ -67,15 +69,20 @@ def staircase(view: View) -> Card | None:
                    ends=False), _coordinates(stages, times, across)]  # fmt: skip
     body = [["0", "0", "–", "–", "none", real(data.get("start_loss"))]] if "start_loss" in data else []
     body += [
-        [count(k), real(s["time"]), real(s.get("duration")), _grown(s), _names(s.get("support")), real(s.get("loss"))]
+        [count(k), real(s["time"]), real(s.get("duration")), _grown(s),
+         _names(s.get("support")) + (_SEVERAL if s.get("unique") is False else ""), real(s.get("loss"))]
         for k, s in enumerate(stages, start=1)
-    ]
+    ]  # fmt: skip
     heads = ["stage", "time", "wait", "grows", "not 0 afterwards", "loss afterwards"]
+    several = any(s.get("unique") is False for s in stages)
     made = table("Stages", heads, body, numeric=(0, 1, 2, 5))
     lead = (
         "From an infinitesimal start s the flow jumps from saddle to saddle. Time is in units of "
         f"{pretty(data.get('unit') or 'log(1/s)')}."
-    )
+    ) + (
+        " In some stage only X k and the loss are determined: k and what is not 0 are there those of one of several "
+        "minimisers, and the flow may go to another." if several else ""
+    )  # fmt: skip
     return card("The staircase", side_by_side(*charts), made, lead=lead, wide=True, anchor=view.anchor("stages"))
 
 

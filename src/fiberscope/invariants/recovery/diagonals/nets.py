@@ -216,7 +216,7 @@ def _notes(path: LimitPath, growth: Growth) -> tuple[str, ...]:
         if stage.tie:
             out.append(f"stage {number}: {names([abs(v) - 1 for v in stage.reached])} grow at the same time (a tie)")
         if not stage.unique:
-            out.append(f"stage {number}: only X k is determined, k is one of many solutions")
+            out.append(f"stage {number}: only X k is determined, k and its support are of one of several minimisers")
         if stage.touching:
             out.append(f"stage {number}: {names(stage.touching)} may grow and feel no pull (degenerate)")
     if not growth.exact:

@@ -23,6 +23,8 @@ _DIGITS = 240
 """Characters up to which a rational is written exactly."""
 _SAMPLES = 200
 """Samples of a flow that `to_dict` keeps."""
+ONE_OF_SEVERAL = "only X k and the loss are determined: k, its support and its zeros are of one of several minimisers"
+"""What k is where a stage does not determine it; the flow may end at another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class Diagonal(Result):
 
     @property
     def k(self) -> npt.NDArray[Any]:
-        """(d,) coordinates at the end of the limit."""
+        """(d,) coordinates at the end of the limit; one of several minimisers where the last stage is not `unique`."""
         return self.path.k
 
     @property
@@ -118,6 +120,9 @@ class Diagonal(Result):
             "support": [len(s.support) for s in self.stages],
             "loss": [float(s.loss) for s in self.stages],
             "unique": [s.unique for s in self.stages],
+            "determines": [
+                "k" if s.unique else "X k only: support is of one of several minimisers" for s in self.stages
+            ],
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,6 +144,7 @@ class Diagonal(Result):
             },
             "k": [_number(v) for v in self.k[:_LISTED]],
             "unique": self.unique,
+            "determined": "k" if not self.stages or self.stages[-1].unique else ONE_OF_SEVERAL,
             "margin": jsonable(self.margin),
             "stages": [_stage_dict(s, small) for s in self.stages[:_LISTED]],
             "comparison": None if other is None else {
@@ -152,17 +158,20 @@ class Diagonal(Result):
 
     def __str__(self) -> str:
         """The staircase on one screen."""
+        zeros = "theta_i = 0 for all others" if self.unique else "all others 0 unless marked *"
         lines = [
             f"Diagonal network: depth {self.depth}, {self.features} features, {self.samples} samples; start s -> 0",
-            f"  stage  time/{self.unit:<9} grows        loss after     not 0 (theta_i = 0 for all others)",
+            f"  stage  time/{self.unit:<9} grows        loss after     not 0 ({zeros})",
             f"  {0:>5}  {0:<14} {'':<12} {float(self.path.start_loss):<14.6g} none",
         ]
         for number, stage in enumerate(self.stages[:20], start=1):
             grows = " ".join(f"k{abs(v)}{'>' if v > 0 else '<'}0" for v in stage.reached[:3])
-            time, loss = _short(stage.time), float(stage.loss)
-            lines.append(f"  {number:>5}  {time:<14} {grows:<12} {loss:<14.6g} {names(stage.support)}")
+            time, loss, star = _short(stage.time), float(stage.loss), "" if stage.unique else " *"
+            lines.append(f"  {number:>5}  {time:<14} {grows:<12} {loss:<14.6g} {names(stage.support)}{star}")
         if len(self.stages) > 20:
             lines.append(f"  ... {len(self.stages) - 20} more stages")
+        if not self.unique:
+            lines.append(f"  * {ONE_OF_SEVERAL}")
         lines.append(f"  weighted l1 norm {_short(self.norm)}" + self._compared())
         if not self.path.finished:
             lines.append("  the budget ended before the last stage")
@@ -214,6 +223,7 @@ def _stage_dict(stage: Stage, full: bool) -> dict[str, Any]:
         "support": list(stage.support),
         "loss": _number(stage.loss),
         "unique": stage.unique,
+        "determined": "k" if stage.unique else ONE_OF_SEVERAL,
         "touching": list(stage.touching),
     }
     if full:

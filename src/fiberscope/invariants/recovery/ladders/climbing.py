@@ -35,7 +35,7 @@ class Rung:
     Args:
         width: r.
         dimension: of the manifold: r (n_0 + n_L), r more with hidden biases, n_L more with an output bias.
-        exceeds: whether the n n_L targets outnumber the dimension.
+        exceeds: whether the different input points outnumber the dimension.
         flows: gradient-flow runs from small random points of the manifold.
         flow_interpolating: how many of them interpolate.
         flow_best: their least loss, None without flows.
@@ -82,6 +82,7 @@ class Climb:
         self.x, self.y, self.wide, self.bias, self.output_bias = x, y, wide, bias, output_bias
         self.starts, self.flows, self.scale, self.goal, self.seed = starts, flows, scale, goal, seed
         self.activation = activation
+        self.points = len(np.unique(x, axis=0))
         self.row = self._landscape(1).rows[0]
         self.field: Landscape | None = None
         self.fits: FloatArray = np.zeros((0, 0))
@@ -115,7 +116,7 @@ class Climb:
         by = "flow" if by_flow else "search" if hit.any() else None
         complete = by is not None or (len(flowed.losses) == self.flows and tried == self.starts and not clock.expired)
         return Rung(
-            r, field.size, self.y.size > field.size, len(flowed.losses), int((flowed.losses <= self.goal).sum()),
+            r, field.size, self.points > field.size, len(flowed.losses), int((flowed.losses <= self.goal).sum()),
             _least(flowed), tried, int((searched.losses <= self.goal).sum()), _least(searched), best, by, rank, gap,
             self._agreement(field, theta[hit]), complete,
         )  # fmt: skip

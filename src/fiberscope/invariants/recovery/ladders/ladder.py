@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +25,9 @@ from fiberscope.results import Assumption, Budget, Progress, Result, Rigor
 
 FloatArray = npt.NDArray[np.float64]
 Data = Batch | tuple[npt.ArrayLike, npt.ArrayLike]
+
+_AGREE = 1e-6
+"""Largest mean squared difference of runs that are one function, over mean y^2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ class Recovery(Result):
             word = "exceed" if rung.exceeds else "do not exceed"
             head = (
                 f"width {self.width} is the narrowest tried that explains the {self.points} points exactly; "
-                f"{self.targets} targets {word} its dimension {rung.dimension}"
+                f"the different ones {word} its dimension {rung.dimension}"
             )
         lines = [head, "  r   dim  flows (interpolating)  starts (interpolating)  best loss  rank  agreement"]
         for r in self.rungs:
@@ -114,9 +116,10 @@ class Recovery(Result):
             )
         if self.criterion:
             lines.append(f"  criterion of recovery met ({self.rigor.name}, floating point; not a certificate), if:")
-            lines += [f"    - {a.statement}" for a in self.assumptions]
+            lines += [f"    - {a.statement}" for a in self.assumptions if not a.checked]
         elif self.width is not None:
-            lines.append("  criterion of recovery not met: so many parameters fit any data; this explains nothing")
+            lines.append("  criterion of recovery not met, so this explains nothing:")
+            lines += [f"    - FAILS: {a.statement}" for a in self.assumptions if a.checked and not a.holds]
         if self.selection is not None:
             lines += ["noisy data:", *("  " + line for line in str(self.selection).splitlines())]
         return "\n".join(lines)
@@ -139,7 +142,7 @@ def recover(
     budget: Budget | float | None = None,
     progress: Progress | None = None,
 ) -> Recovery:
-    """Climb the widths until one interpolates the data; with n n_L > dimension that is the criterion of recovery.
+    """Climb the widths until one interpolates the data; with n > dimension that is the criterion of recovery.
 
     A rung r is the manifold of a wide network with r classes of equal neurons, of dimension r (n_0 + n_L + 1) with
     hidden biases. First the gradient flow on it is followed from small random points (`flow`, in the metric of the
@@ -158,7 +161,8 @@ def recover(
         starts: of the search on a rung.
         flows: gradient-flow runs on a rung; 0 for none. Gradients only beyond 250 parameters.
         scale: standard deviation of their starts.
-        floor: a run interpolates when its mean squared error is at most this part of mean y^2.
+        floor: a run interpolates when its mean squared error is at most this part of the variance of every output;
+            at most 1e-12.
         seed: of all random numbers.
         noise: "held-out" or "bic": choose a width by that where nothing is recovered.
         budget: seconds; the rungs tried by then are reported.
@@ -168,7 +172,7 @@ def recover(
         InputError: if data or widths do not fit.
 
     Complexity: starts of O(n n_L M^2) a step on each rung. Source: the manifolds are those of arXiv 2510.09564; that
-    interpolation with n > dimension recovers is arXiv 2309.00508 (separation) read on a manifold; see the theory page.
+    interpolation with n > dimension recovers is proved on the theory page, for analytic activations and targets.
 
     >>> x = np.linspace(-2, 2, 12)[:, None]
     >>> found = recover((x, 3 * np.tanh(x[:, 0] - 0.5)), (1, 2), flows=2, starts=8)
@@ -180,10 +184,10 @@ def recover(
     if not rungs or rungs[0] < 1:
         raise InputError(f"widths {tuple(widths)}; give numbers >= 1")
     neurons = rungs[-1] if wide is None else int(wide)
-    if neurons < rungs[-1] or starts < 1 or flows < 0 or floor <= 0 or scale <= 0:
-        raise InputError("give wide >= every width, starts >= 1, flows >= 0, floor > 0 and scale > 0")
+    if neurons < rungs[-1] or starts < 1 or flows < 0 or not 0 < floor <= 1e-12 or scale <= 0:
+        raise InputError("give wide >= every width, starts >= 1, flows >= 0, 0 < floor <= 1e-12 and scale > 0")
     clock = Budget.of(budget).start()
-    goal = floor * max(float((y**2).mean()), 1e-300)
+    goal = floor * _spread(y)
     climb = Climb(x, y, activation, neurons, bias, output_bias, starts, flows, scale, goal, seed)
     found: list[Rung] = []
     for k, r in enumerate(rungs):
@@ -194,7 +198,8 @@ def recover(
             break
     last = found[-1]
     width = last.width if last.interpolates else None
-    criterion = last.interpolates and last.exceeds
+    assumptions = _assumptions(climb.row, last, x)
+    criterion = last.interpolates and all(a.holds for a in assumptions if a.checked)
     selection = None
     if noise is not None and not criterion:
         selection = select_width(
@@ -207,7 +212,7 @@ def recover(
     return Recovery(
         width, criterion, tuple(found), len(x), y.size, goal, climb.row.label, seed,
         last.interpolates or (last.complete and len(found) == len(rungs)), _floats(reduced.network), reduced, selection,
-        _assumptions(climb.row, last),
+        assumptions,
     )  # fmt: skip
 
 
@@ -216,22 +221,33 @@ def _arrays(data: Data) -> tuple[FloatArray, FloatArray]:
     inputs, targets = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if inputs.ndim != 2 or targets.ndim not in (1, 2) or len(inputs) != len(targets) or not len(inputs):
         raise InputError(f"inputs {inputs.shape} and targets {targets.shape}; give (n, n_0) and (n,) or (n, n_L)")
+    for name, values in (("inputs", inputs), ("targets", targets)):
+        size = float(np.abs(values).max())
+        if not np.isfinite(size) or (size and not 1e-100 < size < 1e100):
+            raise InputError(f"{name} of size {size:.1g}; give finite numbers that are not near the ends of the floats")
     return inputs, targets if targets.ndim == 2 else targets[:, None]
 
 
-def _assumptions(row: Activation, rung: Rung) -> tuple[Assumption, ...]:
-    algebraic = row.name in ("identity", "square", "polynomial")
-    hypothesis = row.analytic and row.parity is None and not algebraic and row.value(Fraction(0)) != 0
+def _spread(y: FloatArray) -> float:
+    """What zero is measured against: the least variance of an output, as the loss is the mean over all outputs."""
+    variances = ((y - y.mean(axis=0)) ** 2).mean(axis=0)
+    constant = (y == y[:1]).all(axis=0)
+    scales = np.where(constant, np.maximum((y**2).mean(axis=0), 1e-200), variances)
+    return float(scales.min() / y.shape[1])
+
+
+def _assumptions(row: Activation, rung: Rung, x: FloatArray) -> tuple[Assumption, ...]:
+    centred = x - x.mean(axis=0)
+    spans = int(np.linalg.matrix_rank(centred)) == min(len(x) - 1, x.shape[1])
+    agree = rung.agreement is None or rung.agreement <= _AGREE
     return (
-        Assumption(f"the target is a network of at most {rung.width} neurons of this activation, without noise", False),
-        Assumption("inputs are generic (the criterion fails on a set of measure zero)", False),
-        Assumption("targets outnumber the dimension of the manifold", True, rung.exceeds),
-        Assumption(
-            "the theorem's activation: s(0) != 0, infinitely many odd and even Taylor terms"
-            + ("" if hypothesis else f" ({row.label} is outside it; the criterion is extrapolated)"),
-            True, hypothesis,
-        ),
-        Assumption("the Jacobian has full rank at the point found", True, rung.rank == rung.dimension),
+        Assumption("the targets are values of an analytic function, without noise", False),
+        Assumption("the inputs are generic: the criterion fails on a set of measure zero", False),
+        Assumption("the loss is zero, of which floating point sees the leading digits", False),
+        Assumption(f"the activation is analytic ({row.label})", True, row.analytic),
+        Assumption("different input points outnumber the dimension of the manifold", True, rung.exceeds),
+        Assumption("the inputs do not lie in an affine subspace", True, spans),
+        Assumption("all runs that interpolate are the same function", True, agree),
     )  # fmt: skip
 
 

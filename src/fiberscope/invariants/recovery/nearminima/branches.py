@@ -66,8 +66,8 @@ class Location(Result):
     Args:
         fits: the nearest branch for each r for which one exists.
         best: index of the nearest; among branches that are equally near up to `tolerance`, the one with fewest classes.
-        level: "exact" if the network lies on it, "numerical" if rounding of its dtype explains the distance,
-            "approximate" if it is within the tolerance given, "off" otherwise.
+        level: "exact" if the network lies on it, "numerical" if rounding of its dtype explains how far every entry is
+            off by that entry's own size, "approximate" if it is within the tolerance given, "off" otherwise.
         tolerance: the distance that counts as none.
         norm: |theta|, of the weights that branches constrain.
         output_gap: |b - b*| of the output biases, part of every distance.
@@ -169,24 +169,30 @@ def locate(net: Network, target: Network, *, tolerance: float | None = None) -> 
     """
     cloud, exact = _cloud(net, target)
     norm = math.sqrt(float((cloud.rows**2).sum() + (cloud.out**2).sum()))
+    grain = rounding_tolerances(net)[0]
     if tolerance is not None and not 0 <= tolerance < math.inf:
         raise InputError(f"tolerance {tolerance}; give a number >= 0, or None")
-    rounding = rounding_tolerances(net)[0] * math.sqrt(len(cloud.rows)) * max(norm, 1e-300)
-    near = max(rounding, 0.0 if tolerance is None else tolerance * norm)
+    share = grain * math.sqrt(len(cloud.rows))
+    rounding, wide = share * max(norm, 1e-300), 0.0 if tolerance is None else tolerance * norm
+    near = max(rounding, wide)
+    radius = max(share * max(float(np.linalg.norm(cloud.rows)), 1e-300), wide)
     optimal = len(cloud.rows) <= _WIDEST
     partitions = {len(blocks): (blocks, null) for blocks, null in best_partitions(cloud, optimal)}
-    for member in (close_partition(cloud, 2.0 * near), _coincidences(cloud, exact)):
+    for member in (close_partition(cloud, 2.0 * radius), _coincidences(cloud, exact)):
         if member is not None:
             old = partitions.get(len(member[0]), member)
             partitions[len(member[0])] = min(old, member, key=lambda p: _squared(exact, cloud, *p))
     fits = tuple(_fit(exact, cloud, *partitions[r]) for r in sorted(partitions))
-    least = min(f.distance for f in fits)
     on = [k for k, f in enumerate(fits) if f.squared == 0]
-    best = on[0] if on else next(k for k, f in enumerate(fits) if f.distance <= max(least, near))
-    if not on and least > near:
-        best = min(range(len(fits)), key=lambda k: (fits[k].distance, fits[k].r))
-    distance = fits[best].distance
-    level = "exact" if on else "numerical" if distance <= rounding else "approximate" if distance <= near else "off"
+    rounded = [k for k, f in enumerate(fits) if f.distance <= rounding and _is_rounding(exact, cloud, f, grain)]
+    close = [k for k, f in enumerate(fits) if f.distance <= wide] if wide else []
+    if on:
+        best, level = on[0], "exact"
+    elif rounded or close:
+        best = min(rounded + close)
+        level = "numerical" if best in rounded else "approximate"
+    else:
+        best, level = min(range(len(fits)), key=lambda k: (fits[k].distance, fits[k].r)), "off"
     return Location(
         net, target, fits, best, level, near, norm, math.sqrt(float(exact.gap)), optimal,
         Rigor.EXACT if on else Rigor.NUMERICAL,
@@ -202,6 +208,7 @@ class _Exact:
     targets: ExactArray
     wanted: ExactArray
     gap: Fraction
+    level: float
     reads: int
 
 
@@ -222,8 +229,9 @@ def _cloud(net: Network, target: Network) -> tuple[Cloud, _Exact]:
     rows, targets = (_read(f.layers[0].weight, f.layers[0].bias) for f in (net, target))
     out, wanted = (rationals.fractions(f.layers[1].weight).T for f in (net, target))
     last = rationals.fractions(net.layers[1].bias) - rationals.fractions(target.layers[1].bias)
+    level = max(float(abs(q)) for f in (net, target) for q in rationals.fractions(f.layers[1].bias))
     biased = any((f.layers[0].bias != 0).any() for f in (net, target))
-    exact = _Exact(rows, out, targets, wanted, sum((q * q for q in last), _ZERO), net.widths[0] + biased)
+    exact = _Exact(rows, out, targets, wanted, sum((q * q for q in last), _ZERO), level, net.widths[0] + biased)
     silent = row.value(_ZERO) == 0
     _require_lean(targets, wanted, row.parity is not None, silent)
     points, sent, goals, wished = (a.astype(np.float64) for a in (rows, out, targets, wanted))
@@ -280,17 +288,38 @@ def _squared(exact: _Exact, cloud: Cloud, blocks: Sequence[Block], null: Sequenc
     """The exact squared distance from the branch of a partition."""
     total = exact.gap + sum((q * q for q in exact.rows[list(null)].reshape(-1)), _ZERO)
     for block in blocks:
-        members, signs = list(block.members), np.array([Fraction(s) for s in block.signs], dtype=object)
-        rows = exact.rows[members] * signs[:, None]
-        sums = (exact.out[members] * (1 if cloud.even else signs[:, None])).sum(axis=0)
-        size = len(members)
-        if block.target is None:
-            centre = rows.sum(axis=0) / Fraction(size)
-        else:
-            centre, sums = exact.targets[block.target], sums - exact.wanted[block.target]
-        off = (rows - centre).reshape(-1)
-        total += sum((q * q for q in off), _ZERO) + sum((q * q for q in sums), _ZERO) / size
+        off, sums = _misses(exact, cloud, block)
+        total += sum((q * q for q in off.reshape(-1)), _ZERO) + sum((q * q for q in sums), _ZERO) / len(off)
     return total
+
+
+def _misses(exact: _Exact, cloud: Cloud, block: Block) -> tuple[ExactArray, ExactArray]:
+    """(members, d) what the rows of a class are off, with their signs, and (q,) what its outgoing sums are."""
+    members, signs = list(block.members), np.array([Fraction(s) for s in block.signs], dtype=object)
+    rows = exact.rows[members] * signs[:, None]
+    sums = (exact.out[members] * (1 if cloud.even else signs[:, None])).sum(axis=0)
+    if block.target is None:
+        return rows - rows.sum(axis=0) / Fraction(len(members)), sums
+    return rows - exact.targets[block.target], sums - exact.wanted[block.target]
+
+
+def _is_rounding(exact: _Exact, cloud: Cloud, fit: BranchFit, grain: float) -> bool:
+    """Whether every entry is off by no more than rounding of its own size.
+
+    Zeros count as the least entry of the target. A null neuron must send no more than rounding of what the target does.
+    """
+    least, small = (float(np.abs(v[v != 0]).min()) if v.any() else 0.0 for v in (cloud.targets, cloud.wanted))
+    if math.sqrt(float(exact.gap)) > grain * max(exact.level, small):
+        return False
+    for block in map(Block, fit.classes, fit.signs, fit.targets):
+        off, sums = (np.abs(v.astype(np.float64)) for v in _misses(exact, cloud, block))
+        members = list(block.members)
+        if (off > grain * np.maximum(np.abs(cloud.rows[members]), least)).any():
+            return False
+        if (sums > grain * np.maximum(np.abs(cloud.out[members]).sum(axis=0), small)).any():
+            return False
+    rows, out = (np.linalg.norm(v[list(fit.null)], axis=1) for v in (cloud.rows, cloud.out))
+    return bool((rows <= grain * least).all() and (rows * out <= grain * least * small).all())
 
 
 def _fit(exact: _Exact, cloud: Cloud, blocks: Sequence[Block], null: Sequence[int]) -> BranchFit:

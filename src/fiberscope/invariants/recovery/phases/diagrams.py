@@ -68,6 +68,9 @@ class Plan:
             raise InputError(f"inputs {self.inputs!r}; give one of {', '.join(INPUTS)}")
         if self.tests < 1 or not self.floor > 0:
             raise InputError("give at least one test point, and a floor > 0")
+        finite = all(math.isfinite(v) and v > 0 for v in (self.rtol, 1.0 if self.cap is None else self.cap))
+        if not finite or (self.steps is not None and not (self.steps >= 1 and _whole(self.steps))):
+            raise InputError(f"rtol {self.rtol}, cap {self.cap}, steps {self.steps}; give numbers > 0, whole steps")
         find_activation(self.activation)
 
     @property
@@ -194,6 +197,8 @@ def phase_diagram(
     plan = Plan(target, activation, bias, output_bias, inputs, tests, floor, rtol, cap, steps)
     counts, sizes = _growing(samples, "samples"), _growing(widths, "widths")
     spread = tuple(sorted({float(s) for s in scales}))
+    if not isinstance(seeds, int) and not all(_whole(s) for s in seeds):
+        raise InputError(f"seeds {tuple(seeds)}; give whole numbers")
     runs = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
     if not spread or not all(0 < s < math.inf for s in spread) or not runs or min(runs) < 0 or not recovered > 0:
         raise InputError("give scales > 0, at least one seed >= 0, and a test error > 0 that counts as recovered")
@@ -227,10 +232,14 @@ def phase_diagram(
 
 
 def _growing(values: Sequence[int], name: str) -> tuple[int, ...]:
-    out = tuple(sorted({int(v) for v in values}))
-    if not out or out[0] < 1:
-        raise InputError(f"{name} {tuple(values)}; give at least one number >= 1")
-    return out
+    given = tuple(values)
+    if not given or not all(v >= 1 and _whole(v) for v in given):
+        raise InputError(f"{name} {given}; give at least one whole number >= 1")
+    return tuple(sorted({int(v) for v in given}))
+
+
+def _whole(value: float) -> bool:
+    return math.isfinite(value) and value == int(value)
 
 
 def _cell(cell: Mapping[str, Any], value: Mapping[str, Any], recovered: float, floor: float) -> PhaseCell:

@@ -1,9 +1,15 @@
 """From how many samples on training confined to a structural invariant manifold should recover a target.
 
 On the manifold of r groups of neurons that move together (the others null), a two-layer network trains like one of
-width r. It holds the target iff r >= k, k the neurons that the target needs. Its dimension r (d + 1 + p) takes the
-part of the number of parameters: from more samples than that on, zero training loss on it is a criterion of recovery
-(arXiv 2309.00508, Proposition 4.1 for r = k; for r > k extrapolated). It is no certificate: it is for generic data.
+width r. It holds the target iff r >= k, k the neurons that the target needs. Its dimension D = r (d + 1 + p) takes the
+part of the number of parameters: from n > D samples on, zero training loss on it is a criterion of recovery. It is no
+certificate: it is for generic data.
+
+Why, for analytic activations, any depth and any number of outputs: at a theta on it with f_theta != f*, the inputs
+where all n residuals vanish are a product of n proper analytic sets, of dimension <= n (d - 1). Over all such theta the
+inputs that mislead have dimension <= D + n (d - 1), which is less than n d iff n > D. Activations with kinks have no
+such count: a piece that no sample sees moves freely. (arXiv 2309.00508, Proposition 4.1, has r = k under a hypothesis
+on Taylor series, which this does not need.)
 """
 
 from __future__ import annotations
@@ -17,7 +23,6 @@ from fiberscope.activations import Activation
 from fiberscope.errors import InputError
 from fiberscope.invariants.manifolds.rules import class_rules
 from fiberscope.invariants.recovery.ranking.optimistic import OptimisticSize, optimistic_sample_size
-from fiberscope.invariants.recovery.ranking.tangents import shape_of
 from fiberscope.invariants.recovery.ranking.tied import TiedNetwork
 from fiberscope.network import Network
 from fiberscope.results import Assumption, Budget, Result, Rigor
@@ -32,10 +37,9 @@ class ManifoldRow:
         dimension: number of parameters that move.
         contains: whether the target lies on such a manifold, as far as is known.
         samples: the smallest n for which zero training loss on it is a criterion of recovery, None if it does not
-            hold the target.
-        status: "theorem" (r = k); "analogue" (r = k, but the activation's hypothesis fails or is not known);
-            "extrapolated" (r > k); "unconstrained"; "no" where the target does not lie on it; "not found" where that
-            is not proved.
+            hold the target, or if an activation is not analytic.
+        status: "theorem"; "unconstrained" (the theorem for all parameters); "no criterion" where an activation is not
+            analytic; "no" where the target does not lie on it; "not found" where that is not proved.
         count: labelled manifolds with so many classes (null neurons allowed where s(0) = 0), None for deep networks.
     """
 
@@ -60,8 +64,11 @@ class Prediction(Result):
         widths: hidden widths of the architecture.
         needed: hidden widths that the target needs.
         smallest: dimension of the smallest manifold that holds the target, None if the architecture is too narrow.
-        samples: the smallest n for which interpolation on that manifold is a criterion: smallest + 1.
-        unconstrained: the smallest n for which interpolation by all parameters is: M + 1.
+        samples: the smallest n for which interpolation on that manifold is a criterion: smallest + 1. None if the
+            architecture is too narrow, if an activation is not analytic, or if `smallest` is 0: that manifold is the
+            target alone, and interpolation says nothing.
+        unconstrained: the smallest n for which interpolation by all parameters is: M + 1; None where samples say
+            nothing because an activation is not analytic.
         parameters: M.
         optimistic: the optimistic sample size.
         rows: one for each width r from 1 on; for deep networks the smallest manifold and the whole.
@@ -75,7 +82,7 @@ class Prediction(Result):
     needed: tuple[int, ...]
     smallest: int | None
     samples: int | None
-    unconstrained: int
+    unconstrained: int | None
     parameters: int
     optimistic: OptimisticSize
     rows: tuple[ManifoldRow, ...]
@@ -116,20 +123,34 @@ class Prediction(Result):
         lines = [
             f"recovery of a target of width {need} by width {wide} ({self.parameters:,} parameters), "
             f"{self.rigor.name}: a criterion, no certificate",
-            f"  smallest manifold that holds it: dimension {self.smallest:,}; zero training loss on it is a criterion "
-            f"from n = {self.samples:,}",
-            f"  all parameters: from n = {self.unconstrained:,}; optimistic sample size {value:,} "
+            f"  smallest manifold that holds it: dimension {self.smallest:,}; {self._criterion()}",
+            f"  all parameters: from {_count(self.unconstrained)}; optimistic sample size {value:,} "
             f"({self.optimistic.kind}, local)",
             "  width  dimension  from n  status",
         ]
         shown = [row for row in self.rows if row.contains]
         for row in shown[:12] + ([shown[-1]] if len(shown) > 12 else []):
             name = "-".join(map(str, row.widths))
-            lines.append(f"  {name:>5}  {row.dimension:9,}  {row.samples or 0:6,}  {row.status}")
+            lines.append(f"  {name:>5}  {row.dimension:9,}  {_shown(row.samples):>6}  {row.status}")
         for a in self.assumes:
             seen = "not checked" if not a.checked else "holds" if a.holds else "FAILS"
             lines.append(f"  assumes: {a.statement} ({seen})")
         return "\n".join(lines)
+
+    def _criterion(self) -> str:
+        if self.samples is not None:
+            return f"zero training loss on it is a criterion from n = {self.samples:,}"
+        if self.smallest == 0:
+            return "it is the target alone, without hidden neurons: nothing to interpolate, so no criterion"
+        return "no criterion: pieces of activations that no sample sees move freely"
+
+
+def _shown(samples: int | None) -> str:
+    return "-" if samples is None else f"{samples:,}"
+
+
+def _count(samples: int | None) -> str:
+    return "no number of samples" if samples is None else f"n = {samples:,}"
 
 
 def predict_recovery(
@@ -139,8 +160,9 @@ def predict_recovery(
     """The invariant manifolds that hold a target, and the samples from which interpolation on them is a criterion.
 
     Two layers, d inputs, p outputs: the manifold of r groups has dimension r (d + p), with hidden biases r (d + p + 1),
-    and holds the target iff r >= k; interpolating n > dimension generic samples on it is a criterion of recovery.
-    Deeper networks: the manifold of the reduced target, extrapolated.
+    and holds the target iff r >= k; for analytic activations interpolating n > dimension generic samples on it is a
+    criterion of recovery, proved in the module's text; for others there is none. Deeper networks: the manifold of the
+    reduced target, and all parameters.
 
     Args:
         target: the network to be recovered; what is redundant in it does not count.
@@ -154,7 +176,7 @@ def predict_recovery(
         ScopeError: for two-layer activations without exact classes.
 
     Complexity: that of the optimistic sample size, O(m^2) for the numbers of manifolds.
-    Source: arXiv 2510.09564 (manifolds), arXiv 2309.00508 Proposition 4.1 (criterion).
+    Source: arXiv 2510.09564 (manifolds), after arXiv 2309.00508 Proposition 4.1 (criterion).
 
     >>> net = Network.from_arrays(([[1, 2], [2, 1]], [1, 0]), ([[1, 1]], None), activation="tanh")
     >>> found = predict_recovery(net, 5)
@@ -184,13 +206,17 @@ def predict_recovery(
         rows = _two_layer_rows(hidden[0], needed[0], dimension, activations[0])
     else:
         rows = _deep_rows(hidden, needed, dimension)
-    fits = _fits(needed, hidden)
-    smallest = dimension(needed) if fits else None
+    smallest = dimension(needed) if _fits(needed, hidden) else None
+    samples = smallest + 1 if smallest else None  # dimension 0 is the target alone
+    analytic = all(row.analytic for row in activations)
+    if not analytic:
+        samples = None
+        rows = tuple(replace(row, samples=None, status="no criterion") if row.contains else row for row in rows)
     if not size.exact:
         rows = tuple(replace(row, status="not found") if row.status == "no" else row for row in rows)
     return Prediction(
-        hidden, needed, smallest, None if smallest is None else smallest + 1, whole + 1, whole, size, rows,
-        _hypotheses(activations, size, len(hidden), p),
+        hidden, needed, smallest, samples, whole + 1 if analytic else None, whole, size, rows,
+        _hypotheses(activations, size),
     )  # fmt: skip
 
 
@@ -212,10 +238,10 @@ def _hidden(target: Network | TiedNetwork, widths: Sequence[int] | int) -> tuple
 
 
 def _two_layer_rows(width: int, needed: int, dimension: Any, row: Activation) -> tuple[ManifoldRow, ...]:
-    counts, least = _counts(width, row), "theorem" if _taylor(row) else "analogue"
+    counts = _counts(width, row)
     out = []
     for r in range(1, width + 1):
-        status = "no" if r < needed else least if r == needed else "unconstrained" if r == width else "extrapolated"
+        status = "no" if r < needed else "unconstrained" if r == width > needed else "theorem"
         size = dimension((r,))
         out.append(ManifoldRow((r,), size, r >= needed, size + 1 if r >= needed else None, status, counts[r]))
     return tuple(out)
@@ -244,32 +270,17 @@ def _deep_rows(hidden: tuple[int, ...], needed: tuple[int, ...], dimension: Any)
     out = []
     if fits and needed != hidden:
         size = dimension(needed)
-        out.append(ManifoldRow(needed, size, True, size + 1, "extrapolated"))
+        out.append(ManifoldRow(needed, size, True, size + 1, "theorem"))
     return (*out, ManifoldRow(hidden, whole, fits, whole + 1 if fits else None, "unconstrained" if fits else "no"))
 
 
-def _hypotheses(rows: Sequence[Activation], size: OptimisticSize, depth: int, outputs: int) -> tuple[Assumption, ...]:
-    taylor = [_taylor(row) for row in rows]
-    holds = False if False in taylor else None if None in taylor else True
+def _hypotheses(rows: Sequence[Activation], size: OptimisticSize) -> tuple[Assumption, ...]:
     names = ", ".join(dict.fromkeys(row.label for row in rows))
     return (
         Assumption("the target is a network of the activation of the architecture, given exactly", True, True),
         Assumption("no narrower network expresses the target", size.exact, True if size.exact else None),
-        Assumption("one hidden layer and one output, as in the theorem", True, depth == 1 and outputs == 1),
-        Assumption("s is real analytic", True, all(row.analytic for row in rows)),
-        Assumption(
-            f"s(0) != 0, with infinitely many odd and even Taylor terms at 0 ({names})", holds is not None, holds
-        ),
+        Assumption(f"the activation is analytic ({names})", True, all(row.analytic for row in rows)),
         Assumption("the samples are generic and their labels free of noise", False),
         Assumption("training reaches zero loss on the manifold", False),
         Assumption("training is confined to it, by reduced coordinates: rounding leaves it otherwise", False),
     )
-
-
-def _taylor(row: Activation) -> bool | None:
-    """Whether s(0) != 0 and infinitely many odd and even derivatives at 0 are not 0; None if that is not known."""
-    if not row.analytic or row.parity is not None or row.value(Fraction(0)) == 0:
-        return False
-    if shape_of(row) is not None or row.name == "polynomial":
-        return False  # affine plus odd or even, or finitely many terms
-    return None

@@ -1,7 +1,8 @@
 """The model rank: how many directions the tangent space of functions has at a parameter, and at finitely many inputs.
 
 rank_f(theta) = dim span {d f / d theta_i} and, at inputs X, rank of the matrix of these derivatives at X. Where the two
-agree, data at X recover the function near theta by linear regression, a *local* statement (arXiv 2406.18035).
+agree, data at X determine the problem linearised at theta, a *local* statement (arXiv 2406.18035): ranks are lower
+semicontinuous, so parameters near theta may have larger ones.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def model_rank(
     rank_f(theta) = dim span {d f(.; theta) / d theta_i}. Exact over Q for two-layer networks, tied or not, with one of
     the activations in `tangents.EXACT_ROWS` (p C + D sum_c rank A_c if untied: C classes of neurons equal up to sign,
     D weights each, p outputs, A_c the outgoing weights), for products of matrices and of coordinates, and for networks
-    with polynomial activations. Everything else by singular values at random inputs, with their gap.
+    with polynomial activations. Everything else by singular values at random inputs, with their gap; for
+    activations that are not analytic (piecewise linear ones) that is a lower bound: random inputs may miss regions.
 
     Args:
         model: a `Network`, a `TiedNetwork` (convolutions), `MatrixProduct`, `DiagonalProduct`, or a `Model` with `at`.
@@ -224,21 +226,27 @@ def _residue_rank(family: Any, theta: npt.ArrayLike, seed: int, columns: Array |
 
 def _numerical(model: Ranked, at: npt.ArrayLike | None, bias: bool, output_bias: bool, seed: int) -> ModelRank:
     rng = np.random.default_rng(seed)
-    note = ""
+    note, lower = "", False
     if isinstance(model, Model):
         family = NumpyFamily(model.family, np.asarray(at, dtype=np.float64))
         rows = family.fields(family.start, family.draw(rng, model.size + _SPARE))
     elif isinstance(model, MatrixProduct | DiagonalProduct):
         rows = rationals.nearest_floats(model.jacobian())
     else:
-        rows, note = _random_rows(model, bias, output_bias, rng)
+        rows = _random_rows(model, bias, output_bias, rng)
+        lower = _bent(model)
+        note = "not analytic: a lower bound, regions that no random input hit are not counted" if lower else ""
     rank, gap = widest_gap(rows)
-    return ModelRank(rank, int(rows.shape[1]), "svd", Rigor.NUMERICAL, gap=gap, note=note)
+    return ModelRank(rank, int(rows.shape[1]), "svd", Rigor.NUMERICAL, gap=gap, note=note, lower=lower)
 
 
-def _random_rows(
-    model: Network | TiedNetwork, bias: bool, output_bias: bool, rng: np.random.Generator
-) -> tuple[FloatArray, str]:
+def _bent(model: Network | TiedNetwork) -> bool:
+    """Whether an activation is not analytic: derivatives that are not 0 may then be 0 at all random inputs."""
+    rows = [layer.activation for layer in model.layers] if isinstance(model, Network) else [model.activation]
+    return not all(row.analytic for row in rows)
+
+
+def _random_rows(model: Network | TiedNetwork, bias: bool, output_bias: bool, rng: np.random.Generator) -> FloatArray:
     """Derivatives at random inputs of several sizes, twice as many as there are parameters."""
     if isinstance(model, TiedNetwork):
         size, d, p = model.parameters, model.inputs, model.outputs
@@ -249,10 +257,8 @@ def _random_rows(
     count = 2 * size // p + _SPARE
     x = rng.standard_normal((count, d)) * np.exp(rng.uniform(-1.0, 1.5, (count, 1)))
     if isinstance(model, TiedNetwork):
-        return model.jacobian(x), ""
-    bent = any(layer.activation.pieces is not None and len(layer.activation.pieces) > 1 for layer in model.layers)
-    note = "piecewise linear: regions that no random input hit are not counted" if bent else ""
-    return kept_columns(model, network_rows(model, x), bias, output_bias), note
+        return model.jacobian(x)
+    return kept_columns(model, network_rows(model, x), bias, output_bias)
 
 
 # ---- at data
@@ -328,7 +334,7 @@ def locally_recoverable(
     model: Ranked, x: npt.ArrayLike | None = None, *, at: npt.ArrayLike | None = None,
     entries: Sequence[tuple[int, int]] | None = None, bias: bool = True, output_bias: bool = True, seed: int = 0,
 ) -> LocalRecovery:  # fmt: skip
-    """Whether data at X determine the function near theta by linear regression: rank at X = model rank.
+    """Whether data at X determine the problem linearised at theta: rank at X = model rank.
 
     Args:
         model: as in `empirical_rank`.
@@ -347,6 +353,8 @@ def locally_recoverable(
     """
     found = empirical_rank(model, x, at=at, entries=entries, bias=bias, output_bias=output_bias)
     whole = model_rank(model, at=at, bias=bias, output_bias=output_bias, seed=seed)
+    if whole.lower and found.rank > whole.rank:  # the data hit more than the random inputs did
+        whole = replace(whole, rank=found.rank, gap=found.gap)
     order = [Rigor.EXACT, Rigor.GENERIC, Rigor.NUMERICAL]
     rigor = max(found.rigor, whole.rigor, key=order.index)
     return LocalRecovery(found.rank == whole.rank, found, whole, rigor)

@@ -24,6 +24,7 @@ class ModelRank(Result):
         quiet: hidden neurons without inputs.
         formula: how the rank comes about.
         note: what the number does not say.
+        lower: whether it is only a lower bound, as singular values are where inputs may miss regions.
     """
 
     hidden: ClassVar[frozenset[str]] = frozenset({"classes"})
@@ -37,11 +38,16 @@ class ModelRank(Result):
     quiet: tuple[int, ...] = ()
     formula: str = ""
     note: str = ""
+    lower: bool = False
     theorems: tuple[str, ...] = ("model-rank",)
 
     @property
     def clear(self) -> bool:
-        """Whether the rank leaves no doubt: exact, or a gap of at least 1e3."""
+        """Whether the rank leaves no doubt: exact, or a gap of at least 1e3 and no lower bound only."""
+        return not self.lower and self._gapped
+
+    @property
+    def _gapped(self) -> bool:
         return self.gap is None or self.rank == 0 or self.gap[0] >= GAP * self.gap[1]
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,15 +61,18 @@ class ModelRank(Result):
 
     def __str__(self) -> str:
         """One screen."""
-        lines = [f"model rank {self.rank:,} of {self.parameters:,} parameters ({self.rigor.name}, {self.method})"]
+        least = "at least " if self.lower else ""
+        lines = [
+            f"model rank {least}{self.rank:,} of {self.parameters:,} parameters ({self.rigor.name}, {self.method})"
+        ]
         if self.formula:
             lines.append(f"  {self.formula}")
         if self.gap is not None:
-            doubt = "" if self.clear else "; no clear gap, so the rank is doubtful"
+            doubt = "" if self._gapped else "; no clear gap, so the rank is doubtful"
             lines.append(f"  singular values {self.gap[0]:.1e} | {self.gap[1]:.1e}{doubt}")
         if self.note:
             lines.append(f"  {self.note}")
-        lines.append("  a local count: so many generic data determine the function near this parameter")
+        lines.append("  a local count: so many generic data determine the linearised problem at this parameter")
         return "\n".join(lines)
 
 
@@ -94,7 +103,7 @@ class EmpiricalRank(Result):
 
 @dataclass(frozen=True, eq=False)
 class LocalRecovery(Result):
-    """Whether data determine the function near a parameter to first order: rank at the data = model rank.
+    """Whether data determine the linearised problem at a parameter: rank at the data = model rank.
 
     Args:
         recoverable: whether the two ranks agree.
@@ -116,7 +125,8 @@ class LocalRecovery(Result):
     def __str__(self) -> str:
         """One line."""
         word = "recoverable" if self.recoverable else "not recoverable"
+        least = "at least " if self.model.lower else ""
         return (
-            f"{word} near this parameter: rank {self.empirical.rank} at {self.empirical.rows} data, model rank "
-            f"{self.model.rank} ({self.rigor.name}); local, and no statement about training"
+            f"{word} to first order: rank {self.empirical.rank} at {self.empirical.rows} data, model rank "
+            f"{least}{self.model.rank} ({self.rigor.name}); local, and no statement about training"
         )

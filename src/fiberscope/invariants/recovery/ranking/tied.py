@@ -55,6 +55,12 @@ class TiedNetwork:
                 f"rows {self.rows.shape}, index {self.index.shape}, outer {self.outer.shape}; expected (N, d + 1) "
                 "twice and (p, N)"
             )
+        there = self.index >= 0
+        tied, flat = self.index[there], self.rows[there]
+        _, first, group = np.unique(tied, return_index=True, return_inverse=True)
+        differ = np.flatnonzero(flat != flat[first][group.reshape(-1)]) if tied.size else tied
+        if differ.size:
+            raise InputError(f"entries tied as parameter {tied[differ[0]]} differ; tied entries are equal")
 
     @classmethod
     def dense(
@@ -184,10 +190,11 @@ class TiedNetwork:
 
     @cached_property
     def untied(self) -> bool:
-        """Whether all incoming weights are trained and none is tied: a fully connected network."""
-        live = self.index[:, :-1]
-        trained = self.index[self.index >= 0]
-        return bool((live >= 0).all()) and np.unique(trained).size == trained.size
+        """Whether all incoming weights are trained, all biases or none, and none is tied: a fully connected network."""
+        there = self.index >= 0
+        uniform = bool(there[:, :-1].all()) and bool((there[:, -1] == there[:1, -1]).all())
+        trained = self.index[there]
+        return uniform and np.unique(trained).size == trained.size
 
     @property
     def per_neuron(self) -> int:
