@@ -15,8 +15,9 @@ from scipy.integrate import solve_ivp
 from fiberscope.errors import InputError, IntegrationError
 from fiberscope.meanfield.harmonics.kernels import arccos_potential
 from fiberscope.meanfield.linear.flow import linear_flow, linear_flow_of, moments_of
-from fiberscope.meanfield.linear.odd import odd_flow, time_table
+from fiberscope.meanfield.linear.odd import odd_flow
 from fiberscope.meanfield.linear.system import Hyperbolic, Moments, lorentz_invariants, modes_of
+from fiberscope.meanfield.tables import time_table
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "meanfield.json").read_text())
 

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fiberscope.errors import InputError, IntegrationError
 from fiberscope.meanfield.integrators import Trajectory, checked_times, integrate
-from fiberscope.meanfield.linear.odd import time_table
 from fiberscope.meanfield.linear.system import (
     Hyperbolic,
     Modes,
@@ -27,6 +26,7 @@ from fiberscope.meanfield.linear.system import (
     modes_of,
     modes_of_data,
 )
+from fiberscope.meanfield.tables import time_table
 from fiberscope.results import Budget, Progress, Result, Rigor, jsonable
 
 FloatArray = NDArray[np.float64]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fiberscope.errors import InputError
 from fiberscope.meanfield.integrators import checked_times
+from fiberscope.meanfield.tables import time_table
 from fiberscope.results import Result, Rigor
 
 FloatArray = NDArray[np.float64]
@@ -80,19 +81,6 @@ class OddFlow(Result):
             f"  explicit formula; {self.rigor.value}",
         ]
         return "\n".join(lines)
-
-
-def time_table(columns: dict[str, FloatArray], *, rows: int = 8) -> list[str]:
-    """Lines of a small table over at most so many times, the first and the last among them.
-
-    >>> time_table({"t": np.array([0.0, 1.0]), "w": np.array([0.0, 0.5])})
-    ['           t            w', '           0            0', '           1          0.5']
-    """
-    count = len(next(iter(columns.values())))
-    shown = np.unique(np.linspace(0, count - 1, min(rows, count)).round().astype(int))
-    lines = ["".join(f"{name:>12} " for name in columns).rstrip()]
-    lines += ["".join(f"{values[k]:>12.6g} " for values in columns.values()).rstrip() for k in shown]
-    return lines
 
 
 def odd_flow(

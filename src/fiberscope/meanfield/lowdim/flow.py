@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.kernels import relu_slab
 from fiberscope.meanfield.integrators import Trajectory, checked_times, integrate
-from fiberscope.meanfield.linear.odd import time_table
 from fiberscope.meanfield.lowdim.kernel import side_rule
 from fiberscope.meanfield.lowdim.system import (
     LowdimSystem,
@@ -23,6 +22,7 @@ from fiberscope.meanfield.lowdim.system import (
     normals,
     seen_target,
 )
+from fiberscope.meanfield.tables import time_table
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.results import Budget, Progress, Result, Rigor, jsonable
 
@@ -204,20 +204,17 @@ class LowdimFlow(Result):
         """One screen."""
         d, size = self.dimension, self.subspace_dimension
         particles = f"{len(self.signs)} particles" + (f", nodes {'x'.join(map(str, self.nodes))}" if self.nodes else "")
-        columns = {"t": self.times, "m+": self.mass_plus, "m-": self.mass_minus, "F": self.energy}
-        columns["-F'"] = self.dissipation
+        columns = {
+            "t": self.times,
+            "m+": self.mass_plus,
+            "m-": self.mass_minus,
+            "F": self.energy,
+            "-F'": self.dissipation,
+        }
         lines = [
             f"mean-field dynamics of a target on H, dH = {size}, d = {d}: a measure on S^{size} ({particles})",
             f"  target by {self.form}" + (f", error about {self.potential_error:.1e}" if self.potential_error else ""),
-            *time_table(
-                {
-                    "t": self.times,
-                    "m+": self.mass_plus,
-                    "m-": self.mass_minus,
-                    "F": self.energy,
-                    "-F'": self.dissipation,
-                }
-            ),
+            *time_table(columns),
         ]
         if len(self.times):
             lines.append(f"  energy balance holds to {np.max(np.abs(self.dissipation_defect)):.1e}")

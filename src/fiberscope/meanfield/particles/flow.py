@@ -13,12 +13,12 @@ from fiberscope.activations import Activation
 from fiberscope.activations import activation as row_of
 from fiberscope.errors import InputError, IntegrationError, UnsupportedError
 from fiberscope.meanfield.integrators import Trajectory, checked_times, integrate
-from fiberscope.meanfield.linear.odd import time_table
 from fiberscope.meanfield.particles.forces import Forces, Loss, PopulationForces, RuleForces, checked_neurons, forces_of
 from fiberscope.meanfield.particles.frames import frames_of
 from fiberscope.meanfield.particles.system import Folding, ParticleSystem, heun
 from fiberscope.meanfield.symmetry.invariance import alignment
 from fiberscope.meanfield.symmetry.measures import sphere_points
+from fiberscope.meanfield.tables import time_table
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.results import Budget, Progress, Result, Rigor
 

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fiberscope.activations import Activation
 from fiberscope.errors import InputError
-from fiberscope.meanfield.linear.odd import time_table
 from fiberscope.meanfield.symmetry.groups import antipodal
 from fiberscope.meanfield.symmetry.measures import (
     Neurons,
@@ -25,6 +24,7 @@ from fiberscope.meanfield.symmetry.measures import (
     same_exactly,
     sphere_points,
 )
+from fiberscope.meanfield.tables import time_table
 from fiberscope.results import Assumption, Result, Rigor
 
 FloatArray = NDArray[np.float64]
