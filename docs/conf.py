@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from docutils import nodes
@@ -28,6 +29,8 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 default_role = "literal"
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"fiberscope {version}"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
@@ -45,21 +48,62 @@ def escape(text: str) -> str:
 
 
 def plain_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Escape everything but doctests."""
-    in_doctest = False
+    """Escape everything but doctests, bullets and formulas: indented paragraphs of the text, which become literal."""
+    out: list[str] = []
+    in_doctest = in_formula = False
     for i, line in enumerate(lines):
         in_doctest = line.lstrip().startswith(">>>") or (in_doctest and bool(line.strip()))
-        if not in_doctest:
-            lines[i] = escape(line)
+        indented = line.startswith("    ")
+        if indented and i > 1 and not lines[i - 1] and not in_formula and not in_doctest:
+            before = next((text for text in reversed(lines[:i]) if text), "")
+            if not before.startswith(" ") and not before.startswith("* "):
+                in_formula = True
+                out += ["::", ""]
+        in_formula = in_formula and (indented or not line)
+        if in_doctest or in_formula:
+            out.append(line)
+        else:
+            mark = "* " if line.lstrip().startswith("* ") else ""
+            indent = line[: len(line) - len(line.lstrip())] + mark if mark else ""
+            out.append(indent + escape(line[len(indent) :]))
+    lines[:] = out
 
 
 def code(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+def read_claims() -> dict[str, dict[str, list[str]]]:
+    """What uses and what tests each theorem."""
+    return tomllib.loads((HERE / "theory" / "claims.toml").read_text(encoding="utf-8"))
+
+
+def claim_table(keys: Sequence[str]) -> list[str]:
+    """Claim, hypotheses, functions and tests of some theorems."""
+    claims = read_claims()
+    out = ["| claim | if | function | test |", "|---|---|---|---|"]
+    for key in keys:
+        theorem, claim = theorems.THEOREMS[key], claims[key]
+        tests = "; ".join(test.rpartition("::test_")[2].replace("_", " ") for test in claim["tests"])
+        functions = ", ".join(f"`{name.rpartition('.')[2]}`" for name in claim["functions"])
+        hypotheses = "; ".join(theorem.hypotheses).replace("|", "\\|")
+        out.append(f"| [{theorem.name}](#theorem-{key}) | {hypotheses} | {functions} | {tests} |")
+    return out
+
+
+def theorem_index() -> list[str]:
+    """One row for each theorem: what it says, its key, what uses it."""
+    claims = read_claims()
+    out = ["| claim | key | function |", "|---|---|---|"]
+    for key, theorem in theorems.THEOREMS.items():
+        functions = code([name.rpartition(".")[2] for name in claims[key]["functions"]])
+        out.append(f"| [{theorem.name}](#theorem-{key}) | `{key}` | {functions} |")
+    return out
+
+
 def theorem_page() -> list[str]:
     """Every theorem as Markdown: statement, hypotheses, what uses it, what tests it, references."""
-    claims = tomllib.loads((HERE / "theory" / "claims.toml").read_text(encoding="utf-8"))
+    claims = read_claims()
     out: list[str] = []
     for key, theorem in theorems.THEOREMS.items():
         claim = claims[key]
@@ -111,6 +155,27 @@ class Activations(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(activation_page()))
 
 
+class Claims(SphinxDirective):
+    """`{claims} key key ...`: claim, hypotheses, functions and tests of these statements."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(HERE / "theory" / "claims.toml"))
+        self.env.note_dependency(theorems.__file__)
+        return self.parse_text_to_nodes("\n".join(claim_table(self.arguments[0].split())))
+
+
+class TheoremIndex(SphinxDirective):
+    """`{theorem-index}`: a table of all of them."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(HERE / "theory" / "claims.toml"))
+        self.env.note_dependency(theorems.__file__)
+        return self.parse_text_to_nodes("\n".join(theorem_index()))
+
+
 class Theorems(SphinxDirective):
     """`{theorems}`: the table `fiberscope.theorems.THEOREMS`, so that the page cannot drift from the code."""
 
@@ -122,6 +187,8 @@ class Theorems(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("theorems", Theorems)
+    app.add_directive("theorem-index", TheoremIndex)
+    app.add_directive("claims", Claims)
     app.add_directive("activations", Activations)
     app.connect("autodoc-process-docstring", plain_docstring, priority=100)
     return {"parallel_read_safe": True}

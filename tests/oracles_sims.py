@@ -92,22 +92,22 @@ def symmetric_spaces(m, kind):
 
 
 def subgroups(elements):
-    """All subgroups of a finite group of matrices, as frozensets of byte strings: joins of cyclic ones."""
-    names = {g.tobytes(): g for g in elements}
+    """All subgroups of a finite group of matrices, as frozensets of positions in the list: joins of cyclic ones."""
+    place = {g.tobytes(): k for k, g in enumerate(elements)}
+    times = [[place[(g @ h).tobytes()] for h in elements] for g in elements]
 
     def generated(start):
         group, fresh = set(start), list(start)
         while fresh:
             g = fresh.pop()
             for h in list(group):
-                for product in (names[g] @ names[h], names[h] @ names[g]):
-                    key = product.tobytes()
+                for key in (times[g][h], times[h][g]):
                     if key not in group:
                         group.add(key)
                         fresh.append(key)
         return frozenset(group)
 
-    cyclic = {generated([key]) for key in names}
+    cyclic = {generated([key]) for key in range(len(elements))}
     known, waiting = set(cyclic), list(cyclic)
     while waiting:
         now = waiting.pop()
@@ -117,7 +117,7 @@ def subgroups(elements):
                 if new not in known:
                     known.add(new)
                     waiting.append(new)
-    return known, names
+    return known
 
 
 def covers(projectors):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import doctest
 import importlib
+import io
 import os
 import re
 import shlex
@@ -12,14 +14,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 import fiberscope
-from fiberscope.cli import program
+from fiberscope.cli import program, run
 from fiberscope.cli.group import leaves
 from fiberscope.theorems import REFERENCES, THEOREMS
+from test_layout import DOORS, ORDER
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -28,6 +32,8 @@ PAGES = [
 ]
 IDS = [p.relative_to(ROOT).as_posix() for p in PAGES]
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+HEADS = ("| line, from the top |", "| package | door |")
+LENIENT = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 CLAIMS = tomllib.loads((ROOT / "docs" / "theory" / "claims.toml").read_text(encoding="utf-8"))
 
 
@@ -37,25 +43,53 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ```python blocks of a page run in order, in one namespace, in an empty folder."""
-    sources = blocks(page, "python")
-    if not sources:
+    """The ```python blocks of a page run in order, in one namespace, in an empty folder.
+
+    On the pages of the tutorial the ```console blocks that show output run between them and have to print it; a command
+    may end in a comment "# exit code N".
+    """
+    languages = ("python", "console") if page.parent.name == "tutorial" else ("python",)
+    found = [(lang, text) for lang, text in FENCE.findall(page.read_text(encoding="utf-8")) if lang in languages]
+    if not found:
         return
+    for framework in re.findall(r"^(?:>>> )?(?:import|from) (jax|torch)\b", "\n".join(text for _, text in found), re.M):
+        pytest.importorskip(framework, reason="the page needs a framework that is not installed")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
-    parser, runner = (
-        doctest.DocTestParser(),
-        doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS),
-    )
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=LENIENT)
     said: list[str] = []
-    for i, source in enumerate(sources):
-        if ">>>" in source:
+    for i, (language, source) in enumerate(found):
+        if language == "console":
+            said += [text for command, shown in sessions(source) for text in unlike(command, shown)]
+        elif ">>>" in source:
             test = parser.get_doctest(source, names, f"{page.name}[{i}]", str(page), 0)
             runner.run(test, out=said.append, clear_globs=False)
             names.update(test.globs)
         else:
             exec(compile(source, f"{page.name}[{i}]", "exec"), names)
-    assert runner.failures == 0, "".join(said)
+    assert runner.failures == 0 and not said, "\n".join(said)
+
+
+def sessions(block: str) -> list[tuple[str, str]]:
+    """Commands of a console block with the output below them; none if it shows no output at all."""
+    block = block.replace("\\\n", " ")
+    found = re.findall(r"^\$ ([^\n]*)\n((?:(?!\$ )[^\n]*\n)*)", block, re.MULTILINE)
+    return found if any(shown.strip() for _, shown in found) else []
+
+
+def unlike(command: str, shown: str) -> list[str]:
+    """Run a fiberscope command of a page: what it printed or returned, if that is not what the page says."""
+    words = shlex.split(command, comments=True)
+    assert words[0] == "fiberscope", f"{command}: only fiberscope commands may show output here"
+    code = re.search(r"# exit code (\d+)$", command)
+    wanted = int(code[1]) if code else 0
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        got = run(words[1:])
+    alike = doctest.OutputChecker().check_output(shown, out.getvalue(), LENIENT)
+    if got == wanted and alike:
+        return []
+    return [f"$ {command}\nexit code {got}, shown {wanted}\n{out.getvalue()}{err.getvalue()}\nshown:\n{shown}"]
 
 
 def commands(page: Path) -> list[str]:
@@ -164,3 +198,71 @@ def test_claims_name_functions_and_tests_that_exist(key: str) -> None:
         tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
         functions = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
         assert name in functions, node
+
+
+def test_every_theorem_is_shown_on_a_theory_page() -> None:
+    shown = [re.findall(r"^```\{claims\} (.*)$", p.read_text(encoding="utf-8"), re.M) for p in PAGES]
+    named = {key for lines in shown for line in lines for key in line.split()}
+    assert named == set(THEOREMS)
+
+
+def test_choose_page_names_every_command() -> None:
+    text = (ROOT / "docs" / "howto" / "choose.md").read_text(encoding="utf-8")
+    assert [name for name in leaves() if not re.search(rf"`{name}[` ]", text)] == []
+
+
+def test_design_page_shows_the_layers_and_doors_that_are_enforced() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rows = {head: re.findall(r"^\| (.*?) \|.*$", text.partition(head)[2].partition("\n\n")[0], re.M) for head in HEADS}
+    lines = [tuple(re.findall(r"`(\w+)`", row)) for row in rows[HEADS[0]] if "`" in row]
+    assert lines == [line for line in ORDER if not line[0].startswith("_")]
+    assert {name for row in rows[HEADS[1]] for name in re.findall(r"`(\w+)`", row)} == set(DOORS)
+
+
+def test_tutorials_say_what_they_teach_and_what_is_proved() -> None:
+    for page in sorted((ROOT / "docs" / "tutorial").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if page.name in ("quickstart.md", "training.md"):
+            continue
+        assert "**You will learn**" in text and "**Next:**" in text, page.name
+        assert "## What is proved, and what is not" in text, page.name
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built strictly."""
+    pytest.importorskip("sphinx", reason="the documentation needs Sphinx")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", ROOT / "docs", folder]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list(folder.rglob("*.html"))) > 30
+    return folder
+
+
+@pytest.mark.slow
+def test_built_pages_name_nothing_to_load_from_outside(site: Path) -> None:
+    loads = re.compile(r"""<(?:script|img|iframe|source|video|object|embed)\b[^>]*?(?:src|data)=["'](?:https?:)?//""")
+    styles = re.compile(
+        r"""<link\b(?=[^>]*rel=["'](?:stylesheet|preload|preconnect|icon))[^>]*href=["'](?:https?:)?//"""
+    )
+    fetches = re.compile(r"""(?:url\(|@import\s*)["']?(?:https?:)?//""")
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not loads.search(text) and not styles.search(text), page.name
+    for sheet in site.rglob("*.css"):
+        assert not fetches.search(sheet.read_text(encoding="utf-8")), sheet.name
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [400, 1280])
+def test_built_pages_fit_and_ask_nothing_from_outside(site: Path, browser: Any, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for built in sorted(site.rglob("*.html")):
+        page.goto(built.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, built.name
+    page.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

@@ -284,9 +284,9 @@ def test_scrambled_pairs_and_near_misses():
 
 @pytest.mark.slow
 def test_many_scrambled_pairs_and_near_misses():
-    counts = volume(250, 500, 20)  # benchmarks/bench_equal.py --scrambled makes thousands
-    assert counts["pair YES"] > 245
-    assert counts["miss NO"] > 350
+    counts = volume(125, 250, 20)  # benchmarks/bench_equal.py --scrambled makes thousands
+    assert counts["pair YES"] > 122
+    assert counts["miss NO"] > 175
 
 
 @settings(max_examples=40)

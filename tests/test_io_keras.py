@@ -9,13 +9,22 @@ import numpy as np
 import pytest
 
 from fiberscope.errors import FormatError, InputError, UnsupportedError
-from fiberscope.io import load, save
+from fiberscope.io import keras_hdf5, load, save
 from fiberscope.io.files import zip_bytes
 from fiberscope.network import Network
+from oracles import hdf5_answer
 
 h5py = pytest.importorskip("h5py")
 
 RNG = np.random.default_rng(0)
+IN_A_CHILD = ("test_real_files", "test_a_copy_changes_units_and_kernels_only", "test_archives_of_keras_3")
+
+
+@pytest.fixture(autouse=True)
+def no_child(request, monkeypatch):
+    """Most files here are read in this process: starting another takes longer than everything else."""
+    if request.function.__name__ not in IN_A_CHILD:
+        monkeypatch.setattr(keras_hdf5, "ask", hdf5_answer)
 
 
 def dense(name, n_in, n_out, activation="linear", **more):

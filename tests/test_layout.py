@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -39,7 +40,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("rationals", "balls", "results"),
     ("theorems",),
     ("errors",),
-    ("_version",),
+    ("_version", "facades"),
 )
 LEVEL = {part: depth for depth, line in enumerate(ORDER) for part in line}
 
@@ -57,6 +58,13 @@ DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("io.torch", "autodiff.torch", "training"),
     "jax": ("io.jax", "autodiff.jax", "meanfield.particles.jax", "training"),
     "optax": ("training",),
+    "flax": ("training",),
+    "equinox": ("training",),
+    "keras": ("training",),
+    "lightning": ("training",),
+    "pytorch_lightning": ("training",),
+    "transformers": ("training",),
+    "tensorboard": ("training",),
     "sympy": ("",),
     "scipy": ("",),
     "distributed": ("sweeps",),
@@ -64,7 +72,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
 }
 DEFERRED_ONLY = {"scipy", "sympy", "distributed"}
-HEAVY = ("scipy", "flint", "highspy", "onnx", "h5py", "torch", "jax", "optax", "sympy", "click", "rich")
+HEAVY = (
+    "scipy", "flint", "highspy", "onnx", "h5py", "torch", "jax", "optax", "flax", "equinox", "keras", "lightning",
+    "transformers", "tensorboard", "sympy", "click", "rich",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,8 +99,9 @@ MODULES = {module_name(p): p for p in FILES}
 
 def imports_of(name: str, tree: ast.Module, is_package: bool) -> Iterator[Import]:
     """Every import of a module, wherever it stands; `from . import x` is made absolute."""
-
-    def visit(node: ast.AST, deferred: bool, typing: bool) -> Iterator[Import]:
+    todo: list[tuple[ast.AST, bool, bool]] = [(tree, False, False)]
+    while todo:
+        node, deferred, typing = todo.pop()
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, node.lineno, deferred, typing)
@@ -105,11 +117,9 @@ def imports_of(name: str, tree: ast.Module, is_package: bool) -> Iterator[Import
         else:
             inner = deferred or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-                for child in node.body:
-                    yield from visit(child, inner, True)
-                for child in node.orelse:
-                    yield from visit(child, inner, typing)
-                return
+                todo += [(child, inner, True) for child in node.body]
+                todo += [(child, inner, typing) for child in node.orelse]
+                continue
             if isinstance(node, ast.Call) and _called(node) in (
                 "import_module",
                 "import_optional",
@@ -117,10 +127,7 @@ def imports_of(name: str, tree: ast.Module, is_package: bool) -> Iterator[Import
             ):
                 if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                     yield Import(node.args[0].value, node.lineno, deferred, typing)
-            for child in ast.iter_child_nodes(node):
-                yield from visit(child, inner, typing)
-
-    yield from visit(tree, False, False)
+            todo += [(child, inner, typing) for child in ast.iter_child_nodes(node)]
 
 
 def _called(node: ast.Call) -> str:
@@ -138,10 +145,14 @@ def own(target: str) -> str | None:
     return rest if head == "fiberscope" else None
 
 
-IMPORTS = {
-    name: list(imports_of(name, ast.parse(path.read_text(encoding="utf-8")), path.name == "__init__.py"))
-    for name, path in MODULES.items()
-}
+@functools.cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imports_in(name: str) -> list[Import]:
+    return list(imports_of(name, tree_of(name), MODULES[name].name == "__init__.py"))
 
 
 def layer_faults(name: str, imports: list[Import]) -> list[str]:
@@ -189,19 +200,19 @@ def test_every_part_has_a_line() -> None:
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_go_down(name: str) -> None:
-    assert layer_faults(name, IMPORTS[name]) == []
+    assert layer_faults(name, imports_in(name)) == []
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_foreign_packages_come_in_by_their_doors(name: str) -> None:
-    assert door_faults(name, IMPORTS[name]) == []
+    assert door_faults(name, imports_in(name)) == []
 
 
 def test_no_import_cycles() -> None:
     # a package's __init__ runs before its modules, but naming the package for a sibling is no cycle of its own
     graph: dict[str, set[str]] = {name: set() for name in MODULES if name}
-    for name, imports in IMPORTS.items():
-        for item in imports:
+    for name in MODULES:
+        for item in imports_in(name):
             target = own(item.target)
             if name and target and target != name and not (item.typing or item.deferred):
                 graph[name].add(target)
@@ -232,7 +243,7 @@ def test_the_rules_catch_offenders(source: str, fault: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_every_file_says_what_it_is(name: str) -> None:
-    docstring = ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+    docstring = ast.get_docstring(tree_of(name))
     assert docstring, f"{MODULES[name].name} has no docstring"
     assert not any(word in docstring for word in ("TODO", "FIXME", "XXX"))
 
@@ -245,8 +256,7 @@ def test_no_public_function_has_its_sibling_modules_name() -> None:
             continue  # its functions are commands, named after what they call; nobody imports them
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         siblings = {m.rpartition(".")[2] for m in MODULES if m and m.rpartition(".")[0] == package and m != package}
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        functions = {node.name for node in tree_of(name).body if isinstance(node, ast.FunctionDef)}
         clashes += [f"{name or 'fiberscope'}.{f}" for f in sorted(functions & siblings)]
     assert clashes == []
 
@@ -258,8 +268,8 @@ def test_no_public_name_hides_a_module() -> None:
 
 def test_the_library_never_prints_or_asserts() -> None:
     offenders = []
-    for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for name in MODULES:
+        for node in ast.walk(tree_of(name)):
             if isinstance(node, ast.Assert):
                 offenders.append(f"{name}:{node.lineno} assert")
             elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
@@ -283,6 +293,7 @@ def test_import_costs_numpy_only() -> None:
 
 def test_every_module_imports_without_the_extras() -> None:
     absent = ["onnx", "onnxruntime", "h5py", "torch", "jax", "flax", "equinox", "optax", "sympy", "distributed"]
+    absent += ["keras", "lightning", "pytorch_lightning", "transformers", "tensorboard"]
     names = sorted(f"fiberscope.{name}" if name else "fiberscope" for name in MODULES if name != "__main__")
     block = f"import importlib, sys\nsys.modules.update(dict.fromkeys({absent}))\n"
     loaded_after(block + f"for name in {names}:\n    importlib.import_module(name)")

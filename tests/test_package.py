@@ -15,12 +15,14 @@ import pytest
 import fiberscope
 from fiberscope._version import __version__
 
+FORGOTTEN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
 CORE = {"numpy", "scipy", "python-flint", "highspy", "click", "rich"}
 
 
 def call(*command: str | Path, cwd: Path) -> str:
     """Run outside the repository, without its paths, and return stdout."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    # bytecode is kept: the environment is installed without, and started several times
+    clean = {k: v for k, v in os.environ.items() if k not in FORGOTTEN}
     done = subprocess.run(
         [str(c) for c in command],
         cwd=cwd,
@@ -51,10 +53,15 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(root: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of executables of an environment that holds the wheel and its core dependencies only."""
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
-    call(scripts / "python", "-m", "pip", "install", "-qq", "-c", root / "constraints.txt", wheel, cwd=folder)
+    pip(scripts, "install", "-qq", "--no-compile", "-c", root / "constraints.txt", wheel, cwd=folder)
     return scripts
+
+
+def pip(scripts: Path, *words: str | Path, cwd: Path) -> str:
+    """This environment's pip, at work on the other one."""
+    return call(sys.executable, "-m", "pip", "--python", scripts / "python", *words, cwd=cwd)
 
 
 @pytest.mark.slow
@@ -77,7 +84,7 @@ def test_wheel_holds_every_file_of_the_package(root: Path, wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_core_install_brings_no_framework(installed: Path, tmp_path: Path) -> None:
-    listed = json.loads(call(installed / "python", "-m", "pip", "list", "--format", "json", cwd=tmp_path))
+    listed = json.loads(pip(installed, "list", "--format", "json", cwd=tmp_path))
     names = {item["name"].lower() for item in listed}
     assert names >= CORE
     assert names.isdisjoint({"torch", "jax", "onnx", "h5py", "sympy", "pytest", "hypothesis"})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import copy
-import hashlib
+import html
 import json
 import re
+import shlex
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fiberscope as fs
+from fiberscope.cli import run
 from fiberscope.errors import InputError
 from fiberscope.pages import data, drawing, figures, manifolds, markup, report
 from fiberscope.results import Answer, Verdict
+from pagetools import CONTRAST, HOSTILE, Page, contrast, paths, shape, sound
 
 EXAMPLE = json.loads((Path(__file__).parent / "data" / "inspection_example.json").read_text(encoding="utf-8"))
-HOSTILE = (
-    "</script></pre></title><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>\"'&\u202e\ud800\x00"
-)
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 def example(**changes: Any) -> dict[str, Any]:
@@ -65,41 +58,6 @@ def relu_example() -> dict[str, Any]:
     return out
 
 
-class Page(HTMLParser):
-    """The elements of a document; fails where tags do not nest."""
-
-    void = {"br", "hr", "input", "link", "meta"}
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.void:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, text: str) -> None:
-        self.texts.append((self._open[-1] if self._open else "", text))
-
-    def inside(self, tag: str) -> list[str]:
-        return [text for where, text in self.texts if where == tag]
-
-    def having(self, tag: str, look: str) -> list[dict[str, str | None]]:
-        return [a for t, a in self.elements if t == tag and look in (a.get("class") or "").split()]
-
-
 ALL = {"tanh": [example()], "relu": [relu_example()], "reduction": [EXAMPLE["reduction"]],
        "several": [example(), relu_example(), EXAMPLE["reduction"]]}  # fmt: skip
 
@@ -108,38 +66,8 @@ ALL = {"tanh": [example()], "relu": [relu_example()], "reduction": [EXAMPLE["red
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_page_is_well_formed_and_named(name: str) -> None:
-    page = Page(report(*ALL[name]))
-    ids = [a["id"] for _, a in page.elements if a.get("id")]
-    assert len(ids) == len(set(ids))
-    for tag, attributes in page.elements:
-        for key in ("aria-labelledby", "data-from"):
-            assert attributes.get(key) is None or attributes[key] in ids
-        if (attributes.get("href") or "").startswith("#"):
-            assert (attributes["href"] or "")[1:] in ids
-        if tag == "svg":
-            assert attributes.get("role") in ("img", "group") and attributes.get("aria-label")
-        if tag == "button":
-            assert attributes.get("type") == "button"
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_the_page_is_self_contained_and_its_policy_fits(name: str) -> None:
-    text = report(*ALL[name])
-    page = Page(text)
-    policy = next(a["content"] or "" for t, a in page.elements if t == "meta" and "http-equiv" in a)
-    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
-    for tag, rule in (("script", "script-src"), ("style", "style-src")):
-        found = page.inside(tag)
-        assert len(found) == 1
-        digest = base64.b64encode(hashlib.sha256(found[0].encode()).digest()).decode()
-        assert rules[rule] == f"'sha256-{digest}'"
-    assert rules["default-src"] == "'none'"
-    for tag, attributes in page.elements:
-        assert tag not in ("img", "iframe", "object", "embed", "link", "base", "form")
-        assert not any(key.startswith("on") or key in ("style", "src", "action") for key in attributes)
-        assert attributes.get("href") is None or (attributes["href"] or "").startswith("#")
-    assert "url(" not in text and "@import" not in text
+def test_the_page_is_sound(name: str) -> None:
+    sound(report(*ALL[name]))
 
 
 def test_usual_pages_are_small() -> None:
@@ -203,10 +131,6 @@ def renamed(text: str) -> dict[str, Any]:
     return out
 
 
-def shape(text: str) -> Counter[str]:
-    return Counter(tag for tag, _ in Page(text).elements)
-
-
 def test_hostile_names_change_no_element() -> None:
     text = report(renamed(HOSTILE), title=HOSTILE)
     assert shape(text) == shape(report(renamed("x" * len(HOSTILE)), title="x"))
@@ -220,17 +144,9 @@ def test_any_name_is_only_text(name: str) -> None:
     assert shape(report(renamed(name))) == shape(report(renamed("x")))
 
 
-def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield (*here, key)
-            yield from paths(item, (*here, key))
-    elif isinstance(value, list) and value:
-        yield from paths(value[0], (*here, 0))
-
-
 @pytest.mark.parametrize("base", [EXAMPLE, relu_example()], ids=["tanh", "relu"])
-def test_any_missing_key_is_a_missing_part(base: dict[str, Any]) -> None:
+def test_any_missing_key_is_a_missing_part(base: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fiberscope.pages.page._dump", lambda _: "")  # the raw data have no parts, and are long
     for path in list(paths(base)):
         for drop in (True, False):
             damaged = copy.deepcopy(base)
@@ -421,40 +337,97 @@ def test_a_theme_needs_no_script() -> None:
     assert "color-scheme: light dark" in style and "@media print" in style
 
 
+# ---- the answer and the next command
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of the commands that the page offers to copy."""
+    buttons = Page(text).having("button", "copy")
+    return [shlex.split(a["data-copy"] or "") for a in buttons if a.get("aria-label") == "Copy the command"]
+
+
+def in_short(text: str) -> str:
+    """The words of the panel above the tiles."""
+    panel = re.search(r'<section class="answer".*?</section>', text, re.DOTALL)
+    return html.unescape(re.sub("<[^>]*>", "", panel[0])) if panel else ""
+
+
+def test_the_answer_comes_first_and_is_not_said_twice() -> None:
+    text = report(EXAMPLE)
+    assert in_short(text).startswith("2 of 6 hidden neurons suffice")
+    assert "Removing the other 4 keeps the function on all real inputs: proved in rational" in in_short(text)
+    assert "hidden neurons that matter" not in text.split("<article")[1].split("<details")[0]
+    assert text.index('class="answer"') < text.index('class="tiles"') < text.index("Findings")
+
+
+def test_the_answer_says_how_it_is_known() -> None:
+    found = relu_example()
+    found["reduction"]["removed"] = [{"kind": "dead", "count": 91, "scope": "on the domain", "rigor": "INTERVAL"}]
+    text = in_short(report(found))
+    assert text.startswith("725 of 816") and "on [0, 1]⁷⁸⁴ (file): proved by a certified enclosure interval." in text
+    found["reduction"]["tolerance"] = 0.25
+    assert "changes no output by more than 0.25 on [0, 1]" in in_short(report(found))
+    found["reduction"].update(hidden_after=816)
+    assert in_short(report(found)).startswith("816 hidden neurons: none was found to be superfluous")
+    found["reduction"]["hidden_after"] = None
+    assert in_short(report(found)) == ""  # not known is not none
+    found["reduction"].update(hidden_before=0, hidden_after=0)
+    assert in_short(report(found)) == "" and "hidden neurons that matter" in report(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "origin", "expected"),
+    [("a b/it's.onnx", "everywhere", ["reduce", "a b/it's.onnx", "-o", "it's-small.onnx"]),
+     ("x.zip", "file", ["reduce", "x.zip", "-o", "x-small.onnx", "--domain", "file"]),
+     ("v1.2/net", "[-1,1]", ["reduce", "v1.2/net", "-o", "net-small.onnx", "--domain", "[-1,1]"]),
+     ("x.npz", "given", None), ("", "everywhere", None)],
+)  # fmt: skip
+def test_the_next_command_names_file_and_domain(path: str, origin: str, expected: list[str] | None) -> None:
+    found = relu_example()
+    found["network"]["path"], found["domain"]["origin"] = path, origin
+    assert commands(report(found)) == ([["fiberscope", *expected]] if expected else [])
+
+
+def test_the_next_commands_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "my twins.npz"
+    twins = fs.Network.from_arrays(([[1.0, 2.0], [1.0, 2.0]], [0.5, 0.5]), ([[1.0, 1.0]], [0.0]), activation="relu")
+    fs.save(twins, place)
+
+    def page_of(*words: str) -> str:
+        assert run([*words, "--json", "--quiet"]) == 0
+        return report(json.loads(capsys.readouterr().out))
+
+    (reduce,) = commands(page_of("inspect", str(place)))
+    assert reduce[1:3] == ["reduce", str(place)]
+    reduce[reduce.index("-o") + 1] = str(tmp_path / "small.npz")
+    (check,) = commands(page_of(*reduce[1:]))
+    assert check[1] == "check" and run([*check[1:], "--quiet"]) == 0
+    capsys.readouterr()
+    (domain,) = commands(page_of("inspect", str(tmp_path / "small.npz")))
+    assert domain[-2:] == ["--domain", "[0,1]"] and run([*domain[1:], "--quiet"]) == 0
+
+
+# ---- colours
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_texts_and_drawings_have_contrast(theme: str) -> None:
+    css = (Path(markup.__file__).parent / "assets" / "page.css").read_text(encoding="utf-8")
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", css)
+    colour = {name: both[theme == "dark"] for name, *both in pairs}
+    for under in ("paper", "card", "sunk", "tint"):
+        for name in ("ink", "soft", "accent", "good", "bad", "warn", "c3", "c4"):  # texts and chips
+            assert contrast(colour[name], colour[under]) >= 4.5, (name, under)
+    for under in ("ribbon", "silent"):
+        assert contrast(colour["ink"], colour[under]) >= 4.5
+    for k in range(8):  # letters on classes, and classes on cards
+        assert contrast(colour["on"], colour[f"c{k}"]) >= 4.5
+        assert contrast(colour[f"c{k}"], colour["card"]) >= 3
+    for name in ("plus", "minus", "accent"):
+        assert contrast(colour[name], colour["card"]) >= 3
+
+
 # ---- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as player:
-        running = player.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """Opens a page; afterwards no request left the file and the console is empty."""
-    contexts, faults, requests = [], [], []
-
-    def show(*results: Any, width: int = 1240, scheme: str = "light", **options: Any) -> Any:
-        path = tmp_path / "report.html"
-        path.write_text(report(*results, **options), encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield show
-    for context in contexts:
-        context.close()
-    assert faults == []
-    assert all(url.endswith("/report.html") for url in requests)
 
 
 @pytest.mark.browser
@@ -485,23 +458,6 @@ def test_the_theme_follows_the_system_and_the_button(opened: Any, scheme: str) -
     assert page.evaluate(dark) is (scheme == "light")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-
-
-CONTRAST = """() => {
-  const light = (c) => { const v = c.match(/[\\d.]+/g).slice(0, 3).map((x) => { x /= 255;
-    return x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; });
-    return 0.2126 * v[0] + 0.7152 * v[1] + 0.0722 * v[2]; };
-  const under = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
-    if (!/^rgba.*, 0\\)$/.test(c)) return c; } return getComputedStyle(document.body).backgroundColor; };
-  const worst = [];
-  for (const e of document.querySelectorAll("body *")) {
-    if (e.closest("svg") || !Array.from(e.childNodes).some((n) => n.nodeType === 3 && n.data.trim())) continue;
-    const a = light(getComputedStyle(e).color), b = light(under(e));
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) worst.push([e.className, ratio]);
-  }
-  return worst;
-}"""
 
 
 @pytest.mark.browser
@@ -565,3 +521,55 @@ def test_the_page_is_complete_without_its_script(browser: Any, tmp_path: Path) -
     assert page.locator(".details").inner_text().startswith("This network.")
     assert page.locator(".kind.chosen").count() == 1
     context.close()
+
+
+OUTLINED = """() => { const e = document.activeElement, s = getComputedStyle(e), r = e.querySelector("rect");
+  return (s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2) ||
+    (e.matches(".kind") && parseFloat(getComputedStyle(r).strokeWidth) >= 2.4); }"""
+NAMED = """() => { const e = document.activeElement;
+  return [e.tagName, e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.[0]?.textContent.trim()]; }"""
+
+
+@pytest.mark.browser
+def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(opened: Any) -> None:
+    page = opened(EXAMPLE)
+    stops: list[str] = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        tag, name = page.evaluate(NAMED)
+        if tag == "BODY":
+            break
+        assert name and page.evaluate(OUTLINED), (tag, name)
+        stops.append(name)
+    assert stops[:4] == ["Skip to the results", "Use dark colours", "Copy the full sha256", "Copy the command"]
+    assert stops[-1] == "Raw data (JSON)"
+    assert sum(name.startswith("3+2 null 1: This network.") for name in stops) == 1  # arrows move in the lattice
+    assert "Hidden layers" not in stops  # a table that fits is no stop
+    narrow = opened(EXAMPLE, width=420)
+    assert narrow.locator(".scroll[aria-label='Hidden layers'][tabindex='0']").count() == 1
+
+
+@pytest.mark.browser
+def test_the_skip_link_skips_and_the_theme_stays(opened: Any) -> None:
+    page = opened(EXAMPLE)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+    page.locator("#theme").click()
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 19, 26)"
+    assert page.locator("#theme").inner_text() == "Light"
+
+
+@pytest.mark.browser
+def test_paper_shows_all_and_has_no_controls(opened: Any) -> None:
+    page = opened(EXAMPLE, relu_example(), scheme="dark", width=760)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("button:not(th button):visible").count() == 0 and page.locator(".raw:visible").count() == 0
+    assert page.locator("input:visible").count() == 0
+    cut = """() => Array.from(document.querySelectorAll(".scroll, .tall"), (e) => [e.scrollWidth - e.clientWidth,
+      e.scrollHeight - e.clientHeight, getComputedStyle(e).overflowX])"""
+    assert all(style == "visible" for _, _, style in page.evaluate(cut))
+    assert page.locator(".hero:visible").count() == 2

@@ -60,6 +60,13 @@ def test_missing_dependency_says_what_to_install():
     assert isinstance(caught.value, InputError)
 
 
+def test_installed_but_broken_dependency_says_what_broke(tmp_path, monkeypatch):
+    (tmp_path / "broken_package_here.py").write_text("import no_such_backend_here")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MissingDependencyError, match="is installed, but cannot be imported: .*no_such_backend_here"):
+        import_optional("broken_package_here", extra="keras", purpose="watch")
+
+
 def test_results_are_equal_only_to_themselves_unless_their_fields_decide():
     f, g = (fs.Network.random((2, 3, 1), seed=seed) for seed in (0, 1))
     assert fs.canonical(f) != fs.canonical(g)

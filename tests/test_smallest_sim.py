@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from fiberscope.activations import activation
 from fiberscope.errors import InputError
-from fiberscope.invariants import smallest_sim
+from fiberscope.invariants import orbit, smallest_sim
 from fiberscope.invariants.classes.critical import frozen_neurons
 from fiberscope.invariants.classes.merging import merge_tree
 from fiberscope.invariants.classes.nearby import close_groups, near_classes, rounding_tolerances
 from fiberscope.invariants.classes.projections import nearest_on_manifold, partition_distance, projectors
+from fiberscope.invariants.orbits.ceilings import ceiling
 from fiberscope.network import Network
 from fiberscope.neurons import colour_classes
 from fiberscope.rowclasses import in_order
@@ -396,6 +397,50 @@ def test_constants_in_deep_networks():
         ([[1.0]], [0.0]), ([[0.0], [0.0]], [0.0, 0.0]), ([[1.0, 2.0]], [0.5]), activation="gaussian"
     )
     assert smallest_sim(whole).dimension == 1 == span_dimension(whole, rng)
+
+
+NULL_LAYERS = {  # weights and biases of each layer, the dimension of the leaf, and of the orbit of tanh
+    "last hidden layer": ([([[1.0, -3.0]], [0.5]), ([[0.0]], [0.0]), ([[0.0]], [0.5])], 1, 1),
+    "two outputs": ([([[1.0]], [2.0]), ([[0.0]], [0.0]), ([[0.0], [0.0]], [0.75, 1.0])], 2, 2),
+    "one layer above": ([([[1.0]], [2.0]), ([[0.0]], [0.0]), ([[0.0]], [0.75]), ([[1.5], [2.0]], [0.5, 0.25])], 5, 4),
+    "two null layers": (  # the last one counts
+        [([[1.0]], [0.0]), ([[0.0]], [0.0]), ([[2.0]], [1.0]), ([[0.0]], [0.0]), ([[0.0]], [1.0])], 1, 1
+    ),
+    "classes above, sums 0": (
+        [([[1.0]], [2.0]), ([[0.0]], [0.0]), ([[1.0], [-1.0]], [0.75, 0.75]), ([[1.5, 1.5]], [0.5])], 3, 1
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["tanh", "gelu", "relu"])
+@pytest.mark.parametrize("case", NULL_LAYERS)
+def test_a_null_layer_blocks_everything_below(case, name):
+    """W_(l+1)^T delta_(l+1) = 0 at a null layer l: neither it nor anything below ever moves."""
+    pairs, dimension, reached = NULL_LAYERS[case]
+    net, rng = Network.from_arrays(*pairs, activation=name), np.random.default_rng(0)
+    sim = smallest_sim(net)
+    assert sim.dimension == dimension and all(level.dimension == dimension for level in sim.levels)
+    assert span_dimension(net, rng) <= dimension
+    last = max(k for k, null in enumerate(sim.null) if null)
+    for _ in range(3):
+        parts = gradient(net, rng.standard_normal(net.widths[0]), rng.standard_normal(net.widths[-1]),
+                         lambda row, z: row.derivative(z))  # fmt: skip
+        assert not any(w.any() or b.any() for w, b in parts[: last + 1])
+        assert parts[last + 1][1].any()
+    blocks = tuple(f"{kind}{k}" for k in range(1, net.depth + 1) for kind in "Wb")
+    bound = ceiling(net, blocks).value
+    assert (reached if name == "tanh" else 1) <= bound <= dimension  # no law counts what cannot move
+    assert f"hidden layer {last + 1} sends 0" in str(sim)
+    if name == "tanh" and net.depth == 3:
+        assert orbit(net, budget=5).dimension == reached
+
+
+def test_a_null_layer_above_constants_blocks_them():
+    constant = ([[0.0], [1.0]], [0.0, 0.5])
+    net = Network.from_arrays(constant, ([[2.0, 0.0]], [1.0]), ([[0.0]], [0.0]), ([[0.0]], [1.0]), activation="square")
+    assert smallest_sim(net).dimension == 1
+    net = Network.from_arrays(constant, ([[2.0, 0.0]], [1.0]), ([[0.0]], [0.0]), ([[1.0]], [1.0]), activation="square")
+    assert smallest_sim(net).dimension >= span_dimension(net, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(

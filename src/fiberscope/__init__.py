@@ -5,13 +5,14 @@ Public names are imported when first used, so that `import fiberscope` costs nex
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fiberscope._version import __version__ as __version__
+from fiberscope.facades import facade as _facade
 
 if TYPE_CHECKING:
     from fiberscope import meanfield as meanfield
+    from fiberscope import training as training
     from fiberscope.activations import Activation as Activation
     from fiberscope.activations import activation as activation
     from fiberscope.certificates import Certificate as Certificate
@@ -71,6 +72,9 @@ if TYPE_CHECKING:
     from fiberscope.results import Rigor as Rigor
     from fiberscope.results import Verdict as Verdict
     from fiberscope.theorems import cite as cite
+    from fiberscope.training import lint_init as lint_init
+    from fiberscope.training import measure as measure
+    from fiberscope.training import watch as watch
 
 _HOMES = {
     "activations": ("Activation", "activation"),
@@ -126,22 +130,8 @@ _HOMES = {
     "pages": ("report",),
     "results": ("Answer", "Budget", "Result", "Rigor", "Verdict"),
     "theorems": ("cite",),
+    "training": ("lint_init", "measure", "watch"),
 }
-_HOME = {name: module for module, exported in _HOMES.items() for name in exported}
 
-__all__ = sorted([*_HOME, "__version__"])
-
-
-def __getattr__(name: str) -> Any:
-    if name == "meanfield":
-        return importlib.import_module("fiberscope.meanfield")
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module 'fiberscope' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"fiberscope.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "meanfield"})
+__all__, __getattr__, __dir__ = _facade(globals(), _HOMES, ("meanfield", "training"))
+__all__ = sorted([*__all__, "__version__"])

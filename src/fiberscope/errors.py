@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -74,6 +75,10 @@ def import_optional(module: str, *, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as exc:
         package = module.partition(".")[0]
+        if importlib.util.find_spec(package) is not None and getattr(exc, "name", None) not in (package, module):
+            raise MissingDependencyError(
+                f"{package} is needed to {purpose} and is installed, but cannot be imported: {exc}"
+            ) from exc
         raise MissingDependencyError(
             f"{package} is needed to {purpose} and is not installed: pip install 'fiberscope[{extra}]'"
         ) from exc

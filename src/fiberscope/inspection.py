@@ -15,7 +15,7 @@ from fiberscope.errors import ScopeError
 from fiberscope.invariants import SmallestSIM, smallest_sim
 from fiberscope.network import Layer, Network
 from fiberscope.reduction import Reduction, reduce
-from fiberscope.results import Budget, Progress, Result, Rigor, Stopwatch, jsonable
+from fiberscope.results import Budget, Progress, Result, Rigor, Stopwatch, jsonable, outward
 from fiberscope.symmetries import FiberDimension, fiber_dimension
 from fiberscope.theorems import theorem
 
@@ -399,9 +399,9 @@ def _tiles(found: Inspection) -> list[dict[str, str]]:
             }
         )
     else:
-        bound = f"≤ {reduction.rounding.constant:.1e}" + (
-            f" + {reduction.rounding.slope:.1e}·max|x|" if reduction.rounding.slope else ""
-        )
+        rounding = reduction.rounding
+        constant, slope = (outward(v, up=True, digits=2) for v in (rounding.constant, rounding.slope))
+        bound = f"≤ {constant}" + (f" + {slope}·max|x|" if rounding.slope else "")
         tiles.append(
             {"title": bound, "text": f"largest change by rounding to {reduction.rounding.dtype}", "rigor": "INTERVAL"}
         )

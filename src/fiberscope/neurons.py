@@ -54,6 +54,19 @@ def output_factor(row: Activation, e: Fraction) -> Fraction | None:
     return None if row.homogeneity is None else sign * abs(e) ** row.homogeneity
 
 
+def still_layers(counts: Sequence[int]) -> int:
+    """How many layers of a chain no gradient flow moves, from the number of classes in every hidden layer.
+
+    A hidden layer l without a class (all neurons null, or constants that never move) passes no gradient back: on the
+    manifold W_(l+1)^T delta_(l+1) = 0 at null neurons and s' = 0 at the others, so delta_l = 0 and with it delta_j for
+    all j <= l. Layers 1 to l stand still, and so do the weights that read null neurons.
+
+    >>> still_layers([2, 0, 3]), still_layers([2, 1, 3])
+    (2, 0)
+    """
+    return max((k for k, count in enumerate(counts, start=1) if count == 0), default=0)
+
+
 def proportional_rows(layer: Layer, *, seed: int = 0) -> Classes:
     """Neurons of a layer that compute multiples of one function: row_i = e_i row_j with s(e z) = phi s(z), exactly.
 

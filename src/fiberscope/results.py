@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import enum
 import html
 import json
@@ -106,6 +107,18 @@ class Budget:
     def start(self) -> Stopwatch:
         """Start the clock."""
         return Stopwatch(self.seconds, self.cancelled)
+
+
+def outward(value: float, *, up: bool, digits: int = 4) -> str:
+    """A bound to so many significant digits, rounded away from what it encloses, so that what is shown is proved too.
+
+    >>> outward(0.29861, up=True), outward(0.29869, up=False), outward(math.inf, up=True)
+    ('0.2987', '0.2986', 'inf')
+    """
+    if not math.isfinite(value):
+        return f"{value:g}"
+    rounding = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
+    return f"{float(decimal.Context(prec=digits, rounding=rounding).create_decimal(repr(float(value)))):.{digits}g}"
 
 
 def jsonable(value: Any) -> Any:

@@ -151,8 +151,9 @@ class Residues:
 
     def add(self, a: Array, b: Array) -> Array:
         """The sum."""
-        total = a + b
-        return np.asarray(np.where(total >= self.prime, total - self.prime, total))
+        total = np.asarray(a + b)
+        less = total - self.prime  # where negative, large without its sign
+        return np.asarray(np.minimum(total.view(np.uint64), less.view(np.uint64))).view(np.int64)
 
     def negative(self, a: Array) -> Array:
         """The negative."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,9 +14,19 @@ import click
 
 from fiberscope.cli.files import check_format, check_targets, load_network, network_files, theorem_keys, write_page
 from fiberscope.cli.group import FILE, PATH, program
-from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, NO, common_options, worst
+from fiberscope.cli.options import (
+    BAD_INPUT,
+    DONE,
+    EXIT_OF,
+    INTERRUPTED,
+    NO,
+    Number,
+    common_options,
+    output_option,
+    worst,
+)
 from fiberscope.cli.output import document, emit, say
-from fiberscope.cli.running import Work, working
+from fiberscope.cli.running import Work, in_options, working
 from fiberscope.errors import InputError, PartError
 
 if TYPE_CHECKING:
@@ -76,7 +88,7 @@ def _inspect_many(files: Sequence[Path], fail_on: str | None, options: dict[str,
                 continue
             except InputError as exc:
                 codes.append(BAD_INPUT)
-                rows.append({**row, "error": str(exc).removeprefix(f"{path}: ")})
+                rows.append({**row, "error": in_options(str(exc)).removeprefix(f"{path}: ")})
                 line = f"refused: {rows[-1]['error']}"
             else:
                 codes.append(NO if fail_on and result.redundant else DONE)
@@ -110,7 +122,7 @@ def _summary(result: Inspection) -> str:
     epilog="Example: fiberscope reduce model.onnx -o small.onnx",
 )
 @click.argument("path", type=PATH)
-@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where the smaller network goes.")
+@output_option("Where the smaller network goes.")
 @click.option(
     "--certificate", type=FILE, metavar="FILE", help="Where the certificate goes (default: OUTPUT.certificate.json)."
 )
@@ -118,7 +130,7 @@ def _summary(result: Inspection) -> str:
 @click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="Of the written weights.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=0.0,
     metavar="EPS",
     help="Merge near copies while the certified change of every output stays below EPS on the domain.",
@@ -192,7 +204,7 @@ def _reduce_chains(path: str, output: str | None, exact_only: bool, options: dic
 
 
 @program.command(
-    short_help="Check a certificate between two files.",
+    short_help="Check a certificate that two files compute the same.",
     epilog="Example: fiberscope check small.onnx.certificate.json model.onnx small.onnx",
 )
 @click.argument("certificate", type=PATH)
@@ -224,11 +236,11 @@ def check(certificate: str, f: str, g: str, **options: Any) -> int:
 
 
 @program.command(
-    short_help="BibTeX of theorems, or of what a saved result rests on.",
+    short_help="BibTeX of theorems, or of those a saved result rests on.",
     epilog="Example: fiberscope cite equitable-sim, or: fiberscope cite result.json",
 )
 @click.argument("what", nargs=-1)
-@common_options(domain=False)
+@common_options(domain=False, networks=False)
 def cite(what: tuple[str, ...], **options: Any) -> int:
     """Print BibTeX for theorems, or for those a saved JSON result rests on; without arguments list the theorems."""
     from fiberscope.theorems import THEOREMS, theorem
@@ -245,7 +257,7 @@ def cite(what: tuple[str, ...], **options: Any) -> int:
 
 
 @program.command(
-    short_help="A tour on a bundled network: inspect, reduce, check, report.",
+    short_help="A tour on small bundled networks: six questions, one page.",
     epilog="Example: fiberscope demo --out fiberscope-demo",
 )
 @click.option(
@@ -254,17 +266,25 @@ def cite(what: tuple[str, ...], **options: Any) -> int:
     default="fiberscope-demo",
     show_default=True,
     metavar="DIR",
-    help="Folder for the page, the smaller network and its certificate.",
+    help="Folder for the page and the files it is about.",
 )
-@common_options(domain=False)
+@common_options(domain=False, networks=False)
 def demo(out: str, **options: Any) -> int:
-    """Inspect and reduce the bundled digits network, check the result, and write a page about it."""
+    """Ask six questions about small networks that come with the package, and write one page with all answers.
+
+    Every number is computed by the commands that the page names; --budget is for the whole tour.
+    """
+    if "numpy" not in sys.modules:  # the matrices of the tour are small: threads would only wait for each other
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from fiberscope.cli.tour import guided_tour as run
 
     begin = time.perf_counter()
     if options["html"]:
         check_targets(options)
     with working(options) as work, work.progress() as progress:
-        tour = run(out, page=options["html"], force=options["force"], budget=work.budget, progress=progress)
-    emit("demo", tour.to_dict(), str(tour), [tour.everywhere.network], {**options, "html": None}, begin)
-    return work.code(DONE)
+        tour = run(
+            out, page=options["html"], force=options["force"], budget=work.budget, seed=options["seed"],
+            progress=progress,
+        )  # fmt: skip
+    emit("demo", tour.to_dict(), str(tour), tour.networks, {**options, "html": None}, begin)
+    return INTERRUPTED if tour.interrupted else work.code(DONE)

@@ -12,7 +12,15 @@ import click
 
 from fiberscope.cli.files import check_format, check_targets, load_network, network_files, write_page
 from fiberscope.cli.group import FILE, PATH, program
-from fiberscope.cli.options import BAD_INPUT, DONE, EXIT_OF, common_options
+from fiberscope.cli.options import (
+    BAD_INPUT,
+    DONE,
+    EXIT_OF,
+    Number,
+    common_options,
+    output_option,
+    sweep_options,
+)
 from fiberscope.cli.output import described, emit, say
 from fiberscope.cli.running import working
 
@@ -23,9 +31,6 @@ if TYPE_CHECKING:
 
 _WALKED = 300
 """Hidden neurons up to which members are sampled: their weights are rationals."""
-
-if TYPE_CHECKING:
-    from fiberscope.network import Network
 
 
 @program.command(
@@ -84,7 +89,7 @@ def _loading(net: Network) -> str:
     epilog="Example: fiberscope canonical model.onnx -o form.json",
 )
 @click.argument("path", type=PATH)
-@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where the form with its exact weights goes, as JSON.")
+@output_option("Where the form with its exact weights goes, as JSON.")
 @common_options()
 def canonical(path: str, output: str | None, **options: Any) -> int:
     """Bring a network to its exact normal form; equal forms prove equal functions.
@@ -111,9 +116,7 @@ def canonical(path: str, output: str | None, **options: Any) -> int:
     epilog="Example: fiberscope fingerprint zoo/ --resume zoo.jsonl --workers 8",
 )
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-@click.option("--resume", type=FILE, metavar="FILE", help="Keep results here, line by line, and go on where it ended.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes.")
-@click.option("--cluster", metavar="ADDRESS", help="Dask scheduler to compute on, instead of workers.")
+@sweep_options("Keep results here, line by line; the same command goes on where it ended.", "this process alone")
 @common_options(domain=False)
 def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None, cluster: str | None,
                 **options: Any) -> int:  # fmt: skip
@@ -152,7 +155,8 @@ def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None,
             several = "" if len(groups) == 1 else "s"
             unfinished = f", {counts['unfinished']} not done" if counts["unfinished"] else ""
             lines.append(
-                f"{len(files)} files: {counts['networks']} networks, {len(groups)} group{several} of equal ones, "
+                f"{len(files)} files: {counts['networks']} network{'' if counts['networks'] == 1 else 's'}, "
+                f"{len(groups)} group{several} of equal ones, "
                 f"{refused} refused{unfinished}"
             )
         say("\n".join(lines))
@@ -167,7 +171,7 @@ def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None,
 @click.argument("f", type=PATH)
 @click.argument("g", type=PATH)
 @click.option(
-    "--below", type=click.FloatRange(min=0, min_open=True), metavar="EPS",
+    "--below", type=Number(min=0, min_open=True), metavar="EPS",
     help="Stop once decided whether every output differs by less: exit 0 if so, 1 if not, 3 if undecided.",
 )  # fmt: skip
 @common_options()
@@ -196,7 +200,7 @@ def distance(f: str, g: str, below: float | None, **options: Any) -> int:
 )
 @click.argument("f", type=PATH)
 @click.argument("g", type=PATH)
-@click.option("-o", "--output", type=FILE, metavar="FILE", help="Where the aligned G goes.")
+@output_option("Where the aligned G goes.")
 @common_options(domain=False)
 def align(f: str, g: str, output: str | None, **options: Any) -> int:
     """Permute and rescale the hidden neurons of G so that its weights come near those of F; its function stays.

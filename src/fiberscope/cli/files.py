@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,8 +25,12 @@ Options = Mapping[str, Any]
 
 def load_network(path: str | Path, options: Options) -> Network:
     """Read a network with the options of the command."""
+    from fiberscope.activations import activation
     from fiberscope.io import load
 
+    for name in (options["activation"] or "").split(","):
+        if name.strip().isidentifier():  # else `load` says what it expects
+            activation(name)
     return load(path, part=options["part"], activation=options["activation"], allow_opaque=options["allow_opaque"])
 
 
@@ -117,6 +120,8 @@ def read_data(path: str) -> tuple[FloatArray, FloatArray]:
     Raises:
         InputError: for files without them; a line that is no row of numbers is named.
     """
+    from zipfile import BadZipFile
+
     import numpy as np
 
     try:
@@ -136,7 +141,7 @@ def read_data(path: str) -> tuple[FloatArray, FloatArray]:
         raise InputError(f"{path}: no such file") from None
     except InputError:
         raise
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as exc:
+    except (ValueError, TypeError, OSError, BadZipFile) as exc:
         raise InputError(
             f"{path}: is no table of numbers; give .csv with the label last, or .npz with X and y"
         ) from exc

@@ -11,7 +11,7 @@ import click
 
 from fiberscope.cli.files import check_format, check_targets, load_network
 from fiberscope.cli.group import FILE, PATH, program
-from fiberscope.cli.options import DONE, common_options
+from fiberscope.cli.options import DONE, Number, common_options
 from fiberscope.cli.output import emit
 from fiberscope.cli.running import working
 from fiberscope.errors import InputError
@@ -19,6 +19,7 @@ from fiberscope.errors import InputError
 if TYPE_CHECKING:
     from fiberscope.network import Network
 
+_LEVELS = ("exact", "numerical", "approximate")
 _WIDTHS = click.option("--widths", metavar="N0,N1,...", help="Widths of an architecture, instead of a file.")
 
 
@@ -161,7 +162,7 @@ def _in_floats(net: Network) -> tuple[Network, str]:
 )
 @click.argument("path", type=PATH)
 @click.option(
-    "--tolerance", type=click.FloatRange(min=0), metavar="EPS",
+    "--tolerance", type=Number(min=0), metavar="EPS",
     help="Also look for neurons that agree up to this relative difference.",
 )  # fmt: skip
 @click.option(
@@ -190,9 +191,11 @@ def smallest_sim(path: str, tolerance: float | None, level: str, projected: str 
     for target in (projected, reduced):
         if target:
             check_format(target)
+    if not level.isdecimal() and level not in _LEVELS:
+        raise InputError(f"--level {level}: give {', '.join(_LEVELS)}, or a number of classes")
     net = load_network(path, options)
     result = run(net, tolerance)
-    chosen: str | int = int(level) if level.isdigit() else level
+    chosen: str | int = int(level) if level.isdecimal() else level
     body, text = result.to_dict(), f"{path}\n{result}"
     if projected:
         written, how = _in_floats(result.project(level=chosen))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fiberscope.cli.files import check_targets
-from fiberscope.cli.group import FILE, PATH, help_without_command, program
-from fiberscope.cli.options import DONE, common_options
+from fiberscope.cli.group import PATH, help_without_command, program
+from fiberscope.cli.options import DONE, common_options, resume_option
 from fiberscope.cli.output import emit
 from fiberscope.cli.running import working
 from fiberscope.errors import InputError
@@ -65,10 +65,7 @@ def timed(until: float, outputs: int, *, explicit: bool = False) -> Callable[[F]
             "--times", metavar="T0,T1,...", help="The output times themselves, instead of --until and --outputs."
         ),
         click.option("--rtol", type=float, default=1e-9, show_default=True, help="Relative tolerance of each step."),
-        click.option(
-            "--checkpoint", type=FILE, metavar="FILE",
-            help="Keep finished parts of the run here; a run with the same file goes on where it stopped.",
-        ),
+        resume_option("Keep finished parts of the run here; the same command goes on where it ended."),
     )  # fmt: skip
 
     def decorate(function: F) -> F:
@@ -102,11 +99,12 @@ def _flow(
 ) -> int:  # fmt: skip
     """Run a flow, print it below what was `told`, write its page; `more` joins its data."""
     begin = time.perf_counter()
-    check_targets(options, reads=list(reads))
+    resume = options.get("resume")
+    check_targets(options, reads=[*reads, *([resume] if resume else [])])
     times = _times(options)
     with working(options) as work, work.progress() as progress:
         result = call(
-            times, rtol=options.get("rtol"), path=options.get("checkpoint"), budget=work.budget, progress=progress,
+            times, rtol=options.get("rtol"), path=resume, budget=work.budget, progress=progress,
         )  # fmt: skip
     body = {**(more or {}), **result.to_dict()}
     emit(f"meanfield-{name}", body, f"{told}\n{result}" if told else str(result), [], options, begin)

@@ -24,6 +24,7 @@ _COLOURS = {
     "EXACT": "green", "INTERVAL": "green", "GENERIC": "cyan", "NUMERICAL": "yellow", "SAMPLED": "yellow",
     "accepted": "green", "rejected": "red", "refused": "red",
 }  # fmt: skip
+_WIDEST = 100  # sentences are not set wider, however wide the terminal
 _WORDS = re.compile(r"\b(" + "|".join(_COLOURS) + r")\b")
 
 
@@ -37,7 +38,7 @@ def say(text: str) -> None:
 
 def _dressed(text: str) -> str:
     """Long sentences wrapped, words of rigor and verdict coloured unless NO_COLOR is set."""
-    width = shutil.get_terminal_size().columns
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
     lines = [piece for line in text.split("\n") for piece in _wrapped(line, width)]
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return "\n".join(lines)

@@ -10,7 +10,7 @@ import click
 
 from fiberscope.cli.files import check_format, check_targets, load_network, network_files, read_data
 from fiberscope.cli.group import FILE, PATH, program
-from fiberscope.cli.options import DONE, common_options
+from fiberscope.cli.options import DONE, common_options, output_option, sweep_options
 from fiberscope.cli.output import emit
 from fiberscope.cli.running import working
 from fiberscope.errors import InputError
@@ -111,9 +111,9 @@ def predict_recovery(path: str, widths: str, no_bias: bool, output_bias: bool, *
     help="Where nothing is recovered, choose a width by this.",
 )  # fmt: skip
 @click.option("--starts", type=click.IntRange(min=0), default=512, show_default=True, help="Of the search on a rung.")
-@click.option("--no-bias", is_flag=True, help="Without hidden biases.")
-@click.option("--output-bias", is_flag=True, help="With a bias of the output.")
-@click.option("--output", "-o", type=FILE, metavar="FILE", help="Write the recovered network.")
+@_NO_BIAS
+@_OUTPUT_BIAS
+@output_option("Where the recovered network goes.")
 @common_options(domain=False, networks=False)
 @click.option("--activation", default="tanh", show_default=True, metavar="NAME", help="Hidden activation.")
 def recover(path: str, widths: str, wide: int | None, noise: Any, starts: int, no_bias: bool, output_bias: bool,
@@ -155,7 +155,7 @@ def recover(path: str, widths: str, wide: int | None, noise: Any, starts: int, n
     "--how", type=click.Choice(["split", "null", "mixed", "compatible"]), default="split", show_default=True,
     help="Copies, neurons that read and send nothing, both, or a random compatible embedding.",
 )  # fmt: skip
-@click.option("--output", "-o", type=FILE, metavar="FILE", help="Write the wider network.")
+@output_option("Where the wider network goes.")
 @common_options(domain=False)
 def embed(path: str, widths: str, how: str, output: str | None, **options: Any) -> int:
     """Embed a network into a wider one with exactly the same function.
@@ -187,9 +187,11 @@ def embed(path: str, widths: str, how: str, output: str | None, **options: Any) 
     short_help="All exact fits of a target by a wider two-layer network: branches, dimensions, thresholds.",
     epilog="Example: fiberscope strata --width 9 --target-width 3 --inputs 5 --activation softplus",
 )
-@click.option("--width", type=int, required=True, metavar="M", help="Hidden neurons.")
-@click.option("--target-width", type=int, required=True, metavar="M0", help="Hidden neurons of the target.")
-@click.option("--inputs", type=int, required=True, metavar="D", help="Number of inputs.")
+@click.option("--width", type=click.IntRange(min=1), required=True, metavar="M", help="Hidden neurons.")
+@click.option(
+    "--target-width", type=click.IntRange(min=1), required=True, metavar="M0", help="Hidden neurons of the target."
+)
+@click.option("--inputs", type=click.IntRange(min=1), required=True, metavar="D", help="Number of inputs.")
 @click.option("--bias", is_flag=True, help="Hidden neurons have biases.")
 @click.option("--activation", metavar="NAME", help="Check its hypotheses, and use its parity.")
 @common_options(domain=False, networks=False)
@@ -199,6 +201,8 @@ def strata(width: int, target_width: int, inputs: int, bias: bool, activation: s
 
     begin = time.perf_counter()
     check_targets(options)
+    if width < target_width:
+        raise InputError(f"--width {width} is below --target-width {target_width}; give at least as many neurons")
     result = run(width, target_width, inputs, bias=bias, activation=activation)
     emit("strata", result.to_dict(), str(result), [], options, begin)
     return DONE
@@ -239,7 +243,7 @@ def diagonal(path: str, depth: int, flow: bool, scales: str | None, floats: bool
 @program.command(
     "phase-diagram",
     short_help="How often training finds a target, over samples, widths and scales of initialisation.",
-    epilog="Example: fiberscope phase-diagram target.safetensors --samples 20-60 --widths 9 --file runs.jsonl",
+    epilog="Example: fiberscope phase-diagram target.safetensors --samples 20-60 --widths 9 --resume runs.jsonl",
 )
 @click.argument("path", type=PATH)
 @click.option("--samples", required=True, metavar="N[,N...]", help="Numbers of training points.")
@@ -248,32 +252,32 @@ def diagonal(path: str, depth: int, flow: bool, scales: str | None, floats: bool
 @click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, metavar="K", help="Runs of a cell.")
 @_NO_BIAS
 @_OUTPUT_BIAS
-@click.option(
-    "--file", "cells", type=FILE, metavar="FILE", help="Keep finished cells here; a run goes on where it stopped."
-)
-@click.option("--csv", type=FILE, metavar="FILE", help="Write one row for each run.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="K", help="Processes.  [default: all cores]")
-@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler instead.")
+@click.option("--csv", type=FILE, metavar="FILE", help="Where a table with one row for each run goes.")
+@sweep_options("Keep finished cells here; the same command goes on where it ended.", "all cores")
 @common_options(domain=False)
 def phase_diagram(path: str, samples: str, widths: str, scales: str, seeds: int, no_bias: bool, output_bias: bool,
-                  cells: str | None, csv: str | None, workers: int | None, scheduler: str | None,
+                  csv: str | None, resume: str | None, workers: int | None, cluster: str | None,
                   **options: Any) -> int:  # fmt: skip
-    """Train networks from many starts on samples of a target network, and count how often they find it."""
+    """Train networks from many starts on samples of a target network, and count how often they find it.
+
+    They have the activation of the target.
+    """
     import os
 
     from fiberscope.invariants.recovery import phase_diagram as run
 
     begin = time.perf_counter()
-    check_targets(options, csv, reads=[path])
+    check_targets(options, csv, reads=[path, *([resume] if resume else [])])
     net = load_network(path, options)
-    if workers is not None and scheduler:
-        raise InputError("both --workers and --scheduler; give one of them")
-    local = None if scheduler else workers or os.cpu_count() or 1
+    if workers is not None and cluster:
+        raise InputError("both --workers and --cluster; give one of them")
+    local = None if cluster else workers or os.cpu_count() or 1
     with working(options) as work, work.progress() as progress:
         result = run(
-            net, samples=_numbers("--samples", samples), widths=_numbers("--widths", widths),
+            net, activation=net.activation or "tanh", samples=_numbers("--samples", samples),
+            widths=_numbers("--widths", widths),
             scales=_floats("--scales", scales), seeds=range(options["seed"], options["seed"] + seeds), bias=not no_bias,
-            output_bias=output_bias, path=cells, workers=None if local == 1 else local, client=scheduler,
+            output_bias=output_bias, path=resume, workers=None if local == 1 else local, client=cluster,
             budget=work.budget, progress=progress,
         )  # fmt: skip
     text = f"{path}\n{result}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -46,9 +47,10 @@ def run(argv: Sequence[str]) -> int:
     except click.UsageError as exc:
         hint = f" (see {exc.ctx.command_path} --help)" if exc.ctx is not None else ""
         return _failed(f"error: {exc.format_message().rstrip('.')}{hint}", BAD_INPUT)
-    except (click.ClickException, InputError) as exc:
-        text = exc.format_message() if isinstance(exc, click.ClickException) else str(exc)
-        return _failed(f"error: {text}", BAD_INPUT)
+    except click.ClickException as exc:
+        return _failed(f"error: {exc.format_message()}", BAD_INPUT)
+    except InputError as exc:
+        return _failed(f"error: {in_options(str(exc))}", BAD_INPUT)
     except OSError as exc:
         name = f"{exc.filename}: " if exc.filename else ""
         return _failed(f"error: {name}{exc.strerror or exc}", BAD_INPUT)
@@ -58,6 +60,27 @@ def run(argv: Sequence[str]) -> int:
         return DONE
     except Exception as exc:  # a bare traceback would exit 1 and read as "no"
         return _bug(exc, argv)
+
+
+_OPTIONS = (
+    (r" \(\w+=[^()\s]*\)", ""),  # an argument beside the option that is named already
+    (r"\bpass output_bias=True", "add --output-bias"),
+    (r"\bpass bias=True", "leave out --no-bias"),
+    (r"\bbias=False\b", "--no-bias"),
+    (r"\bgive sims\(\.\.\., limit=\.\.\.\)", "give --limit N"),
+    (r"\brefine\(\)", "--refine"),
+)
+
+
+def in_options(text: str) -> str:
+    """A message of the library, which names arguments of functions, in words of the command line.
+
+    >>> in_options("m.npz: exists; use --force (force=True) to overwrite it")
+    'm.npz: exists; use --force to overwrite it'
+    """
+    for pattern, words in _OPTIONS:
+        text = re.sub(pattern, words, text)
+    return text
 
 
 def _failed(text: str, code: int) -> int:

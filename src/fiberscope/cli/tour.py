@@ -1,23 +1,49 @@
-"""The guided tour: inspect and reduce a bundled network, check the result, write a page. Every number is computed."""
+"""The guided tour: run the commands of every chapter on bundled networks and write one page about what they found."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fiberscope.certificates import check
+from fiberscope.cli.chapters import DIGITS, TWOS, Plan, Step, plans
+from fiberscope.cli.group import program
+from fiberscope.cli.options import INTERRUPTED
 from fiberscope.errors import InputError
-from fiberscope.inspection import Inspection, inspect
 from fiberscope.io import load
 from fiberscope.io.files import atomic_write
-from fiberscope.io.reduced import save_reduction
-from fiberscope.pages import report
-from fiberscope.results import Budget, Progress, Result, Verdict
+from fiberscope.network import Network
+from fiberscope.pages.page import document
+from fiberscope.pages.tour import Chapter
+from fiberscope.results import Budget, Progress, Result, Stopwatch
 
-_NAME = "digits-mlp.safetensors"
-_DOMAIN = "[0,1]"
+Data = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """A chapter that was run: the question, what was found, the commands with their data and exit codes."""
+
+    plan: Plan
+    found: tuple[str, ...]
+    steps: tuple[Step, ...]
+    data: tuple[Data, ...]
+    codes: tuple[int, ...]
+    seed: int
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The commands as one types them in the folder of the tour."""
+        seed = ("--seed", str(self.seed)) if self.seed else ()
+        return tuple(
+            shlex.join(["fiberscope", *(w.name if isinstance(w, Path) else w for w in step.words), *seed])
+            for step in self.steps
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,54 +51,57 @@ class Tour(Result):
     """What the demo did and where it wrote.
 
     Args:
-        everywhere: inspection for all real inputs.
-        on_pixels: inspection for pixel values in [0, 1].
-        verdict: of the checker on the written file.
+        networks: the bundled networks that were looked at.
+        chapters: those that were run.
+        left_out: titles of those for which there was no time.
         files: what was written, the page first.
+        interrupted: whether Ctrl-C ended it.
     """
 
-    everywhere: Inspection
-    on_pixels: Inspection
-    verdict: Verdict
+    networks: tuple[Network, ...]
+    chapters: tuple[Told, ...]
+    left_out: tuple[str, ...]
     files: tuple[str, ...]
+    interrupted: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers of the tour; the page and `inspect --json` have everything."""
-        reduction = self.on_pixels.reduction
+        """The numbers of the tour; the page and the commands have everything."""
+        wide, _, reduced, checked = self.chapters[0].data
         return {
-            "network": self.everywhere.network.architecture,
-            "hidden_before": self.everywhere.network.hidden_count,
-            "hidden_everywhere": self.everywhere.reduction.network.hidden_count,
-            "hidden_on_pixels": reduction.network.hidden_count,
-            "widths_before": list(reduction.original.widths),
-            "widths_after": list(reduction.network.widths),
-            "rounding": reduction.rounding.to_dict(),
-            "answer": self.verdict.answer.name,
-            "reason": self.verdict.reason,
+            "network": wide["network"]["architecture"],
+            "hidden_before": reduced["hidden_before"],
+            "hidden_everywhere": wide["reduction"]["hidden_after"],
+            "hidden_on_pixels": reduced["hidden_after"],
+            "widths_before": reduced["widths_before"],
+            "widths_after": reduced["widths_after"],
+            "rounding": reduced["rounding"],
+            "answer": checked["answer"],
+            "reason": checked["reason"],
+            "chapters": [
+                {
+                    "key": row.plan.key, "title": row.plan.title, "asked": row.plan.asked, "found": list(row.found),
+                    "commands": [
+                        {"command": command, "exit_code": code, "wall_s": data["wall_s"]}
+                        for command, code, data in zip(row.commands, row.codes, row.data, strict=True)
+                    ],
+                }
+                for row in self.chapters
+            ],
+            "left_out": list(self.left_out),
             "files": list(self.files),
-            "theorems": list(dict.fromkeys((*self.on_pixels.theorems, *self.verdict.theorems))),
-        }
+            "theorems": list(dict.fromkeys(k for row in self.chapters for data in row.data for k in data["theorems"])),
+        }  # fmt: skip
 
     def __str__(self) -> str:
-        """The tour in a few lines."""
-        wide, narrow = self.everywhere, self.on_pixels
-        original, small = narrow.network, narrow.reduction.network
-        before, everywhere, after = (net.hidden_count for net in (original, wide.reduction.network, small))
-        kinds = ", ".join(f"{row.count} {row.kind.replace('_', ' ')}" for row in narrow.reduction.removed)
-        sim = wide.sim
-        training = "" if sim is None else f"  training  {sim.meaning} (dimension {sim.dimension} of {sim.ambient})\n"
-        return (
-            f"{_NAME}: {original.architecture}, a digit classifier trained with L1 shrinkage\n"
-            f"  inspect   {everywhere} of {before} hidden neurons are enough for all inputs, "
-            f"{after} for pixels in {_DOMAIN}\n"
-            f"  why       {kinds}\n"
-            f"{training}"
-            f"  reduce    {'-'.join(map(str, original.widths))} -> {'-'.join(map(str, small.widths))}, "
-            f"{narrow.reduction.rounding}\n"
-            f"  check     {self.verdict.answer.name}: {self.verdict.reason}\n"
-            f"wrote {', '.join(self.files)}\n"
-            f"next: open {self.files[0]} in a browser, or run: fiberscope inspect YOUR_MODEL.onnx --html report.html"
-        )
+        """The tour on one screen."""
+        lines = []
+        for number, row in enumerate(self.chapters, 1):
+            lines += [f"{number}. {row.plan.title}", *(f"   {text}" for text in row.found), f"   $ {row.plan.hint}", ""]
+        if self.left_out:
+            lines += [f"left out: {' '.join(self.left_out)}", ""]
+        page, folder = self.files[0], str(Path(self.files[-1]).parent)
+        lines += [f"wrote {page} (open it in a browser) and {len(self.files) - 1} files in {folder}"]
+        return "\n".join(lines)
 
 
 def guided_tour(
@@ -81,33 +110,93 @@ def guided_tour(
     page: str | Path | None = None,
     force: bool = False,
     budget: Budget | float | None = None,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Tour:
     """Run the tour in a folder, which is made if it is missing.
 
     Args:
-        folder: where the network, the smaller one and its certificate go.
+        folder: where the networks, certificates and tables of the tour go.
         page: where the page goes; "report.html" in the folder by default.
         force: overwrite files of an earlier tour.
-        budget: seconds for each analysis.
+        budget: seconds for all of it; chapters that it leaves no time for are left out, but never the first one.
+        seed: of everything random.
         progress: called with (fraction or None, text).
 
     Raises:
         InputError: if a file of the tour exists already and `force` is not given.
     """
-    place = Path(folder)
+    place, all_plans = Path(folder), plans()
     html = Path(page) if page is not None else place / "report.html"
-    original, small = place / _NAME, place / f"small-{_NAME}"
-    proof = place / f"small-{_NAME}.certificate.json"
-    for path in (html, original, small, proof):
+    for path in (html, *(place / name for plan in all_plans for name in plan.files)):
         if path.exists() and not force:
             raise InputError(f"{path}: exists; use --force to overwrite it, or --out for another folder")
     place.mkdir(parents=True, exist_ok=True)
-    atomic_write(original, (resources.files("fiberscope") / "data" / _NAME).read_bytes(), force)
-    net = load(original)
-    wide = inspect(net, budget=budget, progress=progress)
-    narrow = inspect(net, _DOMAIN, budget=budget, progress=progress)
-    certificate, _ = save_reduction(narrow.reduction, small, force=force, certificate=proof)
-    verdict = check(certificate, load(original), load(small))
-    atomic_write(html, report(narrow, title="fiberscope demo").encode("utf-8"), force)
-    return Tour(wide, narrow, verdict, tuple(str(path) for path in (html, small, proof)))
+    watch, done, interrupted = Budget.of(budget).start(), list[Told](), False
+    for number, plan in enumerate(all_plans):
+        if done and (watch.expired or interrupted):
+            break
+        if progress is not None:
+            progress(number / len(all_plans), f"{number + 1} of {len(all_plans)}: {plan.title}")
+        told = _run(plan, place, watch, seed)
+        interrupted = told is None or INTERRUPTED in told.codes
+        if told is not None:
+            done.append(told)
+    if not done:
+        raise KeyboardInterrupt
+    left = tuple(plan.title for plan in all_plans[len(done) :])
+    atomic_write(html, _page(done).encode("utf-8"), force)
+    names = [name for row in done for name in row.plan.files]
+    files = tuple(str(path) for path in (html, *(place / name for name in names)) if path.exists())
+    nets = tuple(load(place / name) for name in (DIGITS, TWOS) if name in names)
+    return Tour(nets, tuple(done), left, files, interrupted)
+
+
+def _run(plan: Plan, place: Path, watch: Stopwatch, seed: int) -> Told | None:
+    """Run the commands of a chapter in this process; None if it was interrupted before the last one."""
+    plan.prepare(place, seed)
+    wanted, steps, data, codes = plan.steps(place), list[Step](), list[Data](), list[int]()
+    for step in wanted:
+        if step.needs is not None and not step.needs.exists():
+            continue
+        code, found = _called([*map(str, step.words), "--json", "--quiet", "--force", *_spent(watch, seed)])
+        if code == INTERRUPTED and step is not wanted[-1]:
+            return None
+        steps.append(step)
+        data.append(found)
+        codes.append(code)
+    return Told(plan, tuple(plan.told(data)), tuple(steps), tuple(data), tuple(codes), seed)
+
+
+def _spent(watch: Stopwatch, seed: int) -> Sequence[str]:
+    """Options for the time that is left, and the seed."""
+    seconds = watch.left
+    budget = () if seconds == float("inf") else ("--budget", repr(max(seconds, 0.0)))
+    return (*budget, "--seed", str(seed))
+
+
+def _called(words: Sequence[str]) -> tuple[int, Data]:
+    """Exit code and data of a command, which prints into a string."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = program.main(args=list(words), prog_name="fiberscope", standalone_mode=False)
+    return int(code or 0), json.loads(out.getvalue())
+
+
+def _page(done: Sequence[Told]) -> str:
+    """The page: every chapter with those of its results that are shown."""
+    chapters, found = [], list[Data]()
+    for row in done:
+        lines, shown = row.commands, [step.shown for step in row.steps]
+        chapters.append(
+            Chapter(
+                row.plan.key,
+                row.plan.title,
+                row.plan.asked,
+                row.found,
+                tuple(line for line, here in zip(lines, shown, strict=True) if here),
+                tuple(line for line, here in zip(lines, shown, strict=True) if not here),
+            )  # fmt: skip
+        )
+        found += [data for data, here in zip(row.data, shown, strict=True) if here]
+    return document(found, "fiberscope demo", chapters=chapters)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from fiberscope.fibers.forms import canonical
 from fiberscope.fibers.pairings import PairedLayer, paired_layers, value_layer
 from fiberscope.fibers.zonotopes import Spans, difference_spans, spans_apart
 from fiberscope.network import Network
-from fiberscope.results import Answer, Budget, Progress, Result, Rigor, Stopwatch
+from fiberscope.results import Answer, Budget, Progress, Result, Rigor, Stopwatch, outward
 
 FloatArray = npt.NDArray[np.float64]
 Sweep = Callable[[FloatArray, FloatArray], Spans]
@@ -75,7 +74,7 @@ class Bound(Result):
 
     def __str__(self) -> str:
         """One screen."""
-        ends = _shown(self.lower, up=False), _shown(self.upper, up=True)
+        ends = outward(self.lower, up=False, digits=6), outward(self.upper, up=True, digits=6)
         lines = [f"{ends[0]} <= sup |f - g| <= {ends[1]} on {self.domain}"]
         if self.answer is not None and self.below is not None:
             lines[0] = f"{self.answer.name}: {self.reason}\n  {lines[0]}"
@@ -144,14 +143,6 @@ def _of_one_shape(f: Network, g: Network, box: Box) -> tuple[Network, Network]:
     if first is None or second is None or first.widths != second.widths:
         return f, g
     return first, second
-
-
-def _shown(value: float, *, up: bool) -> str:
-    """A bound to six digits, rounded away from what it encloses."""
-    if not math.isfinite(value):
-        return f"{value:g}"
-    rounding = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
-    return f"{float(decimal.Context(prec=6, rounding=rounding).create_decimal(repr(value))):.6g}"
 
 
 def _checked(f: Network, g: Network, below: Fraction | float | None) -> Fraction | None:
@@ -260,7 +251,10 @@ class _Search:
         if self.below is not None:
             shown = f"{float(self.below):g}"
             if self.exact >= self.below:
-                answer, reason = Answer.NO, f"at the witness they differ by {_shown(lower, up=False)} >= {shown}"
+                answer, reason = (
+                    Answer.NO,
+                    f"at the witness they differ by {outward(lower, up=False, digits=6)} >= {shown}",
+                )
             elif upper < self.below:
                 answer, reason = Answer.YES, f"they differ by less than {shown} everywhere" + self._heads()
             else:

@@ -227,7 +227,7 @@ def patterns(net: Network, rng: np.random.Generator, limit: int) -> Iterator[Pat
     while len(seen) < limit and quiet < 12:
         before = len(seen)
         for pattern in _from_orthant(net, rng) if through else _from_inputs(net, rng):
-            key = b"".join(np.packbits(m).tobytes() for m in pattern)
+            key = b"".join(m.tobytes() for m in pattern)
             if key not in seen and len(seen) < limit:
                 seen.add(key)
                 yield pattern
@@ -242,18 +242,21 @@ def _from_orthant(net: Network, rng: np.random.Generator, count: int = 64) -> It
     on = rng.random((count, n1)) < rng.choice([0.2, 0.5, 0.8, 1.0], (count, 1))
     size = rng.choice(typical, (count, 1)) * 4.0 ** rng.uniform(-3, 4, (count, 1))
     y = on * size * np.exp(rng.standard_normal((count, n1)) * rng.choice([0.3, 1.5], (count, 1)))
-    for t in range(0, count, 2):  # rescale the entries that push one hyperplane, to land just beside it
-        j = int(rng.integers(n2))
-        a = upper[j] * y[t]
-        up, down = a[a > 0].sum(), a[a < 0].sum()
-        grow = up + down + bias[j] < 0
-        part, rest = (up, down + bias[j]) if grow else (down, up + bias[j])
-        if part != 0 and -rest / part > 0:
-            y[t, a > 0 if grow else a < 0] *= -rest / part * (1 + rng.choice([-1, 1]) * 2.0 ** rng.uniform(-12, -1))
+    half = y[::2]  # of these the entries that push one hyperplane are rescaled, to land just beside it
+    j = rng.integers(n2, size=len(half))
+    a = upper[j] * half
+    up, down = np.maximum(a, 0.0).sum(axis=1), np.minimum(a, 0.0).sum(axis=1)
+    grow = up + down + bias[j] < 0
+    part, rest = np.where(grow, up, down), np.where(grow, down, up) + bias[j]
+    factor = np.divide(-rest, part, out=np.zeros_like(part), where=part != 0)
+    beside = factor * (1 + rng.choice([-1, 1], len(half)) * 2.0 ** rng.uniform(-12, -1, len(half)))
+    pushing = np.where(grow[:, None], a > 0, a < 0) & (factor > 0)[:, None]
+    half *= np.where(pushing, beside[:, None], 1.0)
     z = y @ upper.T + bias
     error = 4 * _EPS * (n1 + 4) * (y @ np.abs(upper).T + np.abs(bias)) + 1e-290
+    first, second = y > 0, z > 0
     for t in np.flatnonzero((np.abs(z) > error).all(axis=1)).tolist():
-        yield y[t] > 0, z[t] > 0
+        yield first[t], second[t]
 
 
 def _from_inputs(net: Network, rng: np.random.Generator, count: int = 64) -> Iterator[Pattern]:

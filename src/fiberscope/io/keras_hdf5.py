@@ -131,18 +131,22 @@ def _limit_memory(size: int) -> None:
         return  # Windows, or a machine with limits of its own
 
 
+def _answer(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
+    """What the child says to a message."""
+    try:
+        return (_rewrite if texts["task"] == "rewrite" else _read)(texts, tensors)
+    except MemoryError:
+        return message({}, {"error": "needs more memory than a file of its size should"})
+    except Exception as exc:  # whatever the library makes of a damaged file is an answer
+        return message({}, {"error" if type(exc) is ValueError else "damaged": " ".join(str(exc).split())[:300]})
+
+
 def _main() -> None:
     """Answer one message."""
     data = sys.stdin.buffer.read()
     tensors, texts = _parsed(data)
     _limit_memory((4 << 30) + 8 * (len(data) + int(texts.get("limit", "0"))))
-    try:
-        answer = (_rewrite if texts["task"] == "rewrite" else _read)(texts, tensors)
-    except MemoryError:
-        answer = message({}, {"error": "needs more memory than a file of its size should"})
-    except Exception as exc:  # whatever the library makes of a damaged file is an answer
-        answer = message({}, {"error" if type(exc) is ValueError else "damaged": " ".join(str(exc).split())[:300]})
-    sys.stdout.buffer.write(answer)
+    sys.stdout.buffer.write(_answer(texts, tensors))
 
 
 def ask(task: str, data: bytes, texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:

@@ -5,8 +5,9 @@ Public names are imported when first used. `reduction_of` says which flow a targ
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fiberscope.facades import facade as _facade
 
 if TYPE_CHECKING:
     from fiberscope.meanfield.angles.flow import AngleFlow as AngleFlow
@@ -112,19 +113,5 @@ _HOMES = {
         "teacher_of",
     ),
 }
-_HOME = {name: module for module, exported in _HOMES.items() for name in exported}
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    module = _HOME.get(name)
-    if module is None:
-        raise AttributeError(f"module 'fiberscope.meanfield' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"fiberscope.meanfield.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = _facade(globals(), _HOMES)

@@ -144,6 +144,8 @@ def labels(axis: Axis, found: Sequence[float]) -> tuple[list[str], str]:
 
     >>> labels(Axis(0.0, 4e-5), [0.0, 2e-5, 4e-5])
     (['0', '2', '4'], '10⁻⁵')
+    >>> labels(Axis(0.0, 5900.0), [0.0, 2000.0, 4000.0])[0]
+    ['0', '2000', '4000']
     >>> labels(Axis(1e-9, 1.0, log=True), [1e-6, 1.0])[0]
     ['10⁻⁶', '1']
     """
@@ -154,9 +156,10 @@ def labels(axis: Axis, found: Sequence[float]) -> tuple[list[str], str]:
         return [_power(k) if k else "1" for k in powers], ""
     size = max(map(abs, found))
     exponent = math.floor(math.log10(size)) if size > _TINY else 0
+    least = exponent + 1 if 2 < exponent < 5 else 3  # thousands are written out
     exponent = exponent if not -3 <= exponent < 5 else 0
     scaled = [t / 10.0**exponent for t in found]
-    digits = next((d for d in range(3, 9) if len({f"{t:.{d}g}" for t in scaled}) == len(scaled)), 9)
+    digits = next((d for d in range(least, 9) if len({f"{t:.{d}g}" for t in scaled}) == len(scaled)), 9)
     return [real(t, digits) for t in scaled], _power(exponent) if exponent else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
@@ -114,18 +115,13 @@ def certificate(view: View) -> Card | None:
     }.get(str(proof.get("kind")), None)
     path, files = proof.get("path"), [str(row.get("path")) for row in rows(view.data.get("inputs"))]
     if path:
-        how = code(f"fiberscope check {' '.join(map(_quoted, [str(path), *files]))}", view.anchor("check"))
+        how = code(shlex.join(["fiberscope", "check", str(path), *files]), view.anchor("check"))
     else:
         how = el("p", "The certificate was not kept; --certificate FILE writes it for ", el("code", "fiberscope check"),
                  ".", class_="small")  # fmt: skip
     facts = [("cases", count(whole(proof["cases"])))] if proof.get("cases") else []
     return card("Certificate", pairs(facts) if facts else None, moves_table(counts), el("h4", "Check it yourself"), how,
                 lead=lead, anchor=view.anchor("certificate"))  # fmt: skip
-
-
-def _quoted(word: str) -> str:
-    safe = word and all(c.isalnum() or c in "-_./:@%+=," for c in word)
-    return word if safe else "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def counterexample(view: View) -> Card | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fiberscope.pages.markup import pretty
+from fiberscope.pages.markup import outward, pretty
 
 Data = Mapping[str, Any]
 
@@ -153,6 +153,8 @@ _TELLING = {
     "diagonal": {"stages", "norm", "growth"},
     "phase-diagram": {"grids", "thresholds", "recovered"},
     "condensation": {"snapshots", "tolerances", "checkpoints"},
+    "watch": {"records", "measurements", "torn"},
+    "lint-init": {"findings", "trapped", "effective_widths"},
 }
 """Kinds of results with parts of their own on the page, and keys by which one without a schema is known."""
 
@@ -209,6 +211,15 @@ def _reduction_tiles(data: Data) -> Iterable[Data]:
             "text": f"{text}, none removed" if same else text,
             "rigor": rigor,
         }
+    rounding = mapping(data.get("rounding"))
+    bound = mapping(rounding.get("bound"))
+    if rounding.get("kind") == "exact":
+        yield {"title": "lossless", "text": f"the {rounding.get('dtype')} file keeps every output", "rigor": rigor}
+    elif isinstance(bound.get("constant"), float):
+        slope = f" + {outward(bound['slope'], up=True, digits=2)}·max|x|" if bound.get("slope") else ""
+        text = f"largest change by rounding to {rounding.get('dtype')}"
+        title = f"≤ {outward(bound['constant'], up=True, digits=2)}{slope}"
+        yield {"title": title, "text": text, "rigor": "INTERVAL"}
 
 
 def base_name(path: Any) -> str:

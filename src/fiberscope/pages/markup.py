@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import decimal
 import html
 import math
 import re
 from collections.abc import Iterable
 from typing import TypeAlias
+
+from fiberscope import results
 
 Child: TypeAlias = "str | int | None | Iterable[Child]"
 """What an element may contain: text (escaped), markup (kept), nothing, or any nesting of these."""
@@ -109,9 +110,7 @@ def outward(value: object, *, up: bool, digits: int = 4) -> str:
     number = value.get("float") if isinstance(value, dict) else value
     if not isinstance(number, float) or not math.isfinite(number):
         return real(value, digits)
-    rounding = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
-    shown = decimal.Context(prec=digits, rounding=rounding).create_decimal(repr(number))
-    return pretty(f"{float(shown):.{digits}g}".replace("-", "\u2212"))
+    return pretty(results.outward(number, up=up, digits=digits).replace("-", "\u2212"))
 
 
 _RAISED = str.maketrans("0123456789-\u2212", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207b")

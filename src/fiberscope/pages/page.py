@@ -14,6 +14,7 @@ from typing import Any
 
 from fiberscope._version import __version__
 from fiberscope.pages import (
+    answers,
     classparts,
     comparison,
     condensing,
@@ -29,6 +30,9 @@ from fiberscope.pages import (
     sections,
     simparts,
     staircases,
+    starts,
+    tour,
+    traces,
 )
 from fiberscope.pages.data import Data, View, listing, mapping, view_of, whole
 from fiberscope.pages.figures import share_bar
@@ -49,19 +53,26 @@ def _hash(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
-def document(found: Sequence[Data], title: str | None) -> str:
-    """The document for the data of several results."""
+def document(
+    found: Sequence[Data], title: str | None, *, live: bool = False, chapters: Sequence[tour.Chapter] = ()
+) -> str:
+    """The document for the data of several results; a live one listens to the server that sent it.
+
+    Chapters, if there are any, hold the results in their order: one for each of their commands.
+    """
     views = [_view(data, k + 1) for k, data in enumerate(found)]
     body = el(
         "body", el("a", "Skip to the results", href="#results", class_="skip"), _top(views, title),
-        el("main", _index(views) if len(views) > 1 else None, [_result(v, len(views)) for v in views], id="results"),
+        _status() if live else None, _main(views, chapters),
         el("footer", f"fiberscope {__version__} · every number on this page was computed in the run it reports"),
     )  # fmt: skip
-    timed = any(f'class="{look}"' in body for look in ("charted", "film", "heat", "heat drawn"))
+    timed = live or any(f'class="{look}"' in body for look in ("charted", "film", "heat", "heat drawn"))
     style, script = (_asset(f"page.{kind}") + (_asset(f"charts.{kind}") if timed else "") for kind in ("css", "js"))
+    script += _asset("live.js") if live else ""
+    style += _asset("tour.css") if chapters else ""
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
-    )
+    ) + ("; connect-src 'self'" if live else "")
     name = title or (views[0].name if len(views) == 1 else f"{len(views)} networks")
     head = el(
         "head", el("meta", charset="utf-8"), el("meta", http_equiv="Content-Security-Policy", content=policy),
@@ -71,6 +82,23 @@ def document(found: Sequence[Data], title: str | None) -> str:
         el("title", f"{name} · fiberscope report"), el("style", Markup(style)), el("script", Markup(script)),
     )  # fmt: skip
     return "<!doctype html>\n" + el("html", head, body, lang="en") + "\n"
+
+
+def main_part(found: Sequence[Data]) -> str:
+    """The part of a live document that changes with the data."""
+    return _main([_view(data, k + 1) for k, data in enumerate(found)])
+
+
+def _main(views: Sequence[View], chapters: Sequence[tour.Chapter] = ()) -> Markup:
+    results = [_result(v, len(views)) for v in views]
+    if chapters:
+        return el("main", tour.contents(chapters), tour.told(chapters, results), id="results")
+    return el("main", _index(views) if len(views) > 1 else None, results, id="results")
+
+
+def _status() -> Markup:
+    said = el("span", "connecting", role="status")
+    return el("p", said, el("button", "Pause", type="button", hidden=True), id="live")
 
 
 # ---- header
@@ -158,8 +186,9 @@ def _result(view: View, total: int) -> Markup:
         cards += _rows([c for part in band if (c := part(view))])
     back = el("p", el("a", "Back to the index", href="#results"), class_="back") if total > 1 else None
     return el(
-        "article", _identity(view), sections.tiles(view), el("div", cards, class_="cards"),
-        _raw(view, _RAW // total), back, id=f"result-{view.position}", aria_labelledby=view.anchor("name"),
+        "article", _identity(view), answers.answer(view), sections.tiles(answers.other_tiles(view)),
+        el("div", cards, class_="cards"), _raw(view, _RAW // total), back,
+        id=f"result-{view.position}", aria_labelledby=view.anchor("name"),
     )  # fmt: skip
 
 
@@ -188,6 +217,8 @@ _TILES = {
     "diagonal": staircases.diagonal_tiles,
     "phase-diagram": phases.phase_tiles,
     "condensation": condensing.condensation_tiles,
+    "watch": traces.trace_tiles,
+    "lint-init": starts.start_tiles,
 }
 
 
@@ -195,6 +226,8 @@ def _view(data: Data, position: int) -> View:
     view = view_of(data, position)
     if view.kind.startswith("meanfield-"):
         view = replace(view, name=meanfield.name_of(data, view.kind))
+    if view.kind == "watch":
+        view = replace(view, name=traces.name_of(data) or view.name)
     if view.kind in recovery.KINDS:
         view = replace(view, name=recovery.name_of(data, view.kind) or view.name)
     made = _TILES.get(view.kind)
@@ -215,6 +248,10 @@ _LAYOUT = (
      condensing.condensation_series, condensing.condensation_levels),
     (recovery.selection, recovery.predict_card, recovery.rank_card, recovery.embedding, phases.phase_setup,
      staircases.diagonal_end, recovery.notes, recovery.hypotheses),
+    (traces.warned, traces.nearness, traces.losses, traces.drift, traces.classes, traces.silence, traces.layers,
+     traces.run),
+    (starts.findings,),
+    (starts.widths,),
     (classparts.sim_summary, classparts.sim_network, classparts.sim_levels, classparts.sim_tree),
     (sections.findings, sections.reduction, sections.network, dynamics.training, dynamics.fiber, dynamics.balance),
     (sections.layers,),

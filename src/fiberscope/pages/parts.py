@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -115,3 +116,16 @@ def code(text: str, anchor: str) -> Markup:
     """A block of code with a button that copies it."""
     button = el("button", "Copy", type="button", class_="copy", data_from=anchor, hidden=True)
     return Markup(el("pre", text, id=anchor, tabindex=0, class_="snippet") + el("p", button, class_="buttons"))
+
+
+def command_line(*words: str) -> Markup:
+    """A command of this package as it is typed, with a button that copies it.
+
+    >>> "reduce 'my net.onnx'" in command_line("reduce", "my net.onnx")
+    True
+    """
+    line = shlex.join(["fiberscope", *words])
+    button = el(
+        "button", "copy", type="button", class_="copy", data_copy=line, aria_label="Copy the command", hidden=True
+    )
+    return el("p", el("code", line), button, class_="typed")

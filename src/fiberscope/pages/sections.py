@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from fiberscope.pages import drawing
 from fiberscope.pages.data import KINDS, Data, Group, View, listing, mapping, rows, spans, whole
 from fiberscope.pages.figures import removal_bar
-from fiberscope.pages.markup import Child, Markup, count, el, pretty, real
+from fiberscope.pages.markup import Child, Markup, count, el, outward, pretty, real
 from fiberscope.pages.parts import Card, bullets, card, change, chip, figure, mark, pairs, table, widths_text
 from fiberscope.theorems import THEOREMS
 
@@ -16,10 +16,10 @@ _LEVELS = {"redundant": ("−", "removable"), "caution": ("!", "caution"), "note
 _SHOWN = 32  # members written out per row
 
 
-def tiles(view: View) -> Markup | None:
+def tiles(shown: Sequence[Data]) -> Markup | None:
     """The outcome in a few numbers."""
     found = []
-    for tile in view.tiles:
+    for tile in shown:
         title = pretty(tile.get("title", ""))
         size = "" if len(title) <= 15 else " long" if len(title) <= 30 else " longer"
         size += f" {tile['look']}" if tile.get("look") in ("yes", "no", "open") else ""
@@ -36,7 +36,7 @@ def tiles(view: View) -> Markup | None:
 def findings(view: View) -> Card | None:
     """Plain sentences in the order of the data, each with its rigor."""
     found = rows(view.data.get("findings"))
-    if not found:
+    if not found or view.kind == "lint-init":
         return None
     items = []
     for row in found:
@@ -182,8 +182,8 @@ def _rounding(rounding: Data) -> Child:
     bound = mapping(rounding.get("bound"))
     if not bound:
         return f"rounded to {dtype}"
-    slope = f" + {real(bound.get('slope'), 2)}·max|x|" if bound.get("slope") else ""
-    change_of = f"outputs change by at most {real(bound.get('constant'), 2)}{slope}"
+    slope = f" + {outward(bound['slope'], up=True, digits=2)}·max|x|" if bound.get("slope") else ""
+    change_of = f"outputs change by at most {outward(bound.get('constant'), up=True, digits=2)}{slope}"
     return [f"rounded to {dtype} ", chip("INTERVAL"), el("span", change_of, class_="why")]
 
 
@@ -258,9 +258,12 @@ def layers(view: View) -> Card | None:
         texts += [str(row.get("activation") or "–")] if with_activation else []
         body.append([*texts, *(real(row.get(k)) for k in ("width", "effective", *kinds, *states))])
     first = 3 if with_activation else 2
-    lead = f"Active and inactive: in one linear piece on {view.domain or 'the domain'}; unstable: not shown to be."
+    lead = "Effective: what the reduced network keeps."
+    if states:
+        where = view.domain or "the domain"
+        lead += f" Active and inactive: in one linear piece on {where}; unstable: not shown to be."
     made = table("Hidden layers", head, body, numeric=range(first, len(head)), tools=len(body) > 8, mono=(1,))
-    return card("Layer by layer", made, lead=lead if states else None, wide=True, anchor=view.anchor("layers"))
+    return card("Layer by layer", made, lead=lead, wide=True, anchor=view.anchor("layers"))
 
 
 def scope(view: View) -> Card | None:
@@ -280,7 +283,10 @@ def scope(view: View) -> Card | None:
 def small_print(view: View) -> Card | None:
     """Skipped, assumed, limited: what to read before quoting a number."""
     parts: list[Child] = []
-    skipped = [f"{row.get('layer', '')}: {row.get('reason', '')}" for row in rows(view.data.get("skipped"))]
+    skipped = [
+        f"{row.get('layer') or row.get('name') or ''}: {row.get('reason', '')}"
+        for row in rows(view.data.get("skipped"))
+    ]
     limits = dict.fromkeys(str(t) for t in [*listing(view.data.get("limits")), *listing(view.reduction.get("limits"))])
     notes = [str(t) for t in listing(view.network.get("notes"))]
     told = listing(mapping(view.data.get("fiber")).get("hypotheses"))  # shown beside the value that rests on them

@@ -22,7 +22,7 @@ from fiberscope.network import Layer, Network
 from fiberscope.reduction.approximate import merge_near, round_weights
 from fiberscope.reduction.search import Fits, anything, reduce_to_fixpoint, sweep
 from fiberscope.reduction.state import State
-from fiberscope.results import Answer, Budget, Progress, Result, Stopwatch
+from fiberscope.results import Answer, Budget, Progress, Result, Stopwatch, outward
 
 __all__ = ["LayerChange", "Reduction", "Rounding", "reduce"]
 
@@ -72,9 +72,10 @@ class Rounding:
         if self.kind == "exact":
             return f"exact: nothing had to be rounded to {self.dtype}"
         if self.kind == "merged":
-            return f"merged near copies: every output changes by at most {self.constant:.2g}"
-        slope = f" + {self.slope:.2g} * max|x|" if self.slope else ""
-        return f"rounded to {self.dtype}: every output changes by at most {self.constant:.2g}{slope}"
+            return f"merged near copies: every output changes by at most {outward(self.constant, up=True, digits=2)}"
+        slope = f" + {outward(self.slope, up=True, digits=2)} * max|x|" if self.slope else ""
+        constant = outward(self.constant, up=True, digits=2)
+        return f"rounded to {self.dtype}: every output changes by at most {constant}{slope}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,6 @@ def scaling_rank(net: Network) -> int:
     >>> scaling_rank(Network.random((2, 3, 1), activation="relu", seed=0))
     3
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     free = [layer.activation.homogeneity is not None for layer in net.hidden]
     starts = np.cumsum([0, *(n if ok else 0 for n, ok in zip(net.widths[1:-1], free, strict=True))])
     total = int(starts[-1])
@@ -47,6 +44,13 @@ def scaling_rank(net: Network) -> int:
             heads.append(i + starts[k])
             tails.append(j + starts[k - 1])
     rows, columns = (np.concatenate(v) if v else np.zeros(0, dtype=np.int64) for v in (heads, tails))
+    while (edges := anchored[rows] != anchored[columns]).any():
+        anchored[rows[edges]] = anchored[columns[edges]] = True
+    if anchored.all():  # as in most networks, and no reason to import SciPy for
+        return total
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(rows.size, dtype=np.int8), (rows, columns)), shape=(total, total))
     count, component = connected_components(graph, directed=False)
     held = np.zeros(count, dtype=bool)

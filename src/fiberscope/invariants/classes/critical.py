@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fiberscope import rationals
 from fiberscope.activations import Activation
 from fiberscope.network import Layer, Network
-from fiberscope.neurons import colour_classes
+from fiberscope.neurons import colour_classes, still_layers
 
 ExactArray = npt.NDArray[Any]
 
@@ -112,6 +112,6 @@ def leaf_without_constants(net: Network) -> int | None:
         layers.append(replace(layer, weight=weight, bias=biases[k][keep]))
         live = keep
     inner = net.with_layers(layers)
-    counts = (inner.widths[0], *(c.count for c in colour_classes(inner)), inner.widths[-1])
-    read = sum(a * b for a, b in zip(counts, counts[1:], strict=False)) - (counts[1] if cut else 0)
-    return read + sum(counts[1:])
+    counts = (0 if cut else inner.widths[0], *(c.count for c in colour_classes(inner)), inner.widths[-1])
+    still = still_layers(counts[1:-1])
+    return sum(a * b + b for a, b in list(zip(counts, counts[1:], strict=False))[still:])

@@ -14,7 +14,7 @@ from fiberscope.errors import InputError
 from fiberscope.invariants.classes.nearby import near_classes, rounding_tolerances, unit_points
 from fiberscope.invariants.classes.projections import partition_distance
 from fiberscope.network import Network
-from fiberscope.neurons import Classes, multiples
+from fiberscope.neurons import Classes, multiples, still_layers
 from fiberscope.results import Result, Rigor
 from fiberscope.rowclasses import in_order
 
@@ -181,13 +181,15 @@ def merge_tree(
 
 
 def leaf_dimension(net: Network, widths: Sequence[int]) -> int:
-    """Parameters of the network with these hidden widths: sum_l k_l k_(l-1) + k_l.
+    """Parameters that move if the hidden layers have so many classes: sum_l k_l k_(l-1) + k_l.
 
-    >>> leaf_dimension(Network.random((2, 9, 1), seed=0), [3])
-    13
+    The sum begins above the last layer without a class; see `still_layers`.
+
+    >>> leaf_dimension(Network.random((2, 9, 1), seed=0), [3]), leaf_dimension(Network.random((2, 1, 1, 1)), [1, 0])
+    (13, 1)
     """
     counts = (net.widths[0], *widths, net.widths[-1])
-    return sum(a * b + b for a, b in zip(counts, counts[1:], strict=False))
+    return sum(a * b + b for a, b in list(zip(counts, counts[1:], strict=False))[still_layers(widths) :])
 
 
 def _step(net: Network, widths: Sequence[int], distance: float, height: float, by: float | str | None) -> Step:

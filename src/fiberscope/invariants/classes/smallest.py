@@ -16,7 +16,7 @@ from fiberscope.invariants.classes.projections import BlockDistance, Distance, n
 from fiberscope.invariants.manifolds.lattice import Lattice, two_layer_lattice
 from fiberscope.invariants.manifolds.rules import PROVED
 from fiberscope.network import Network
-from fiberscope.neurons import Classes, colour_classes, multiples
+from fiberscope.neurons import Classes, colour_classes, multiples, still_layers
 from fiberscope.results import Budget, Result, Rigor
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Level(Result):
         name: exact, numerical or approximate.
         tolerance: relative differences that count as equal, one for each hidden layer; 0 for exact.
         reduced_widths: widths of the network with one neuron for each class.
-        dimension: of a leaf: parameters of that network.
+        dimension: of a leaf: parameters of that network that move.
         linear_dimension: of the linear manifold V_P = {W_l P_(l-1) = P_l W_l}.
         distance: of theta from V_P, |theta - nearest point|.
         relative: the same over |theta|.
@@ -98,7 +98,8 @@ class SmallestSIM(Result):
     """The smallest manifold of the projector family that contains theta and that gradient flow never leaves.
 
     Args:
-        dimension: of the leaf through theta: parameters of the reduced network, without constants. EXACT.
+        dimension: of the leaf through theta: parameters of the reduced network that move; not constants, and nothing
+            below a null layer. EXACT.
         ambient: number of parameters M.
         linear_dimension: of the linear manifold {W_l P_{l-1} = P_l W_l} that the leaf lies in.
         reduced_widths: widths of the network that training behaves like.
@@ -321,7 +322,7 @@ def manifold_dimension(net: Network, widths: Sequence[int]) -> int:
     """
     counts = (net.widths[0], *widths, net.widths[-1])
     left = [n - k for n, k in zip(net.widths, counts, strict=True)]
-    return leaf_dimension(net, widths) + sum(a * b for a, b in zip(left, left[1:], strict=False))
+    return sum(sum(a * b for a, b in zip(some, some[1:], strict=False)) for some in (counts, left)) + sum(counts[1:])
 
 
 def smallest_sim(net: Network, tolerance: float | None = None) -> SmallestSIM:
@@ -329,7 +330,8 @@ def smallest_sim(net: Network, tolerance: float | None = None) -> SmallestSIM:
 
     It is the leaf {W = P W P + fixed} of the coarsest (signed, weighted) equitable partition: neurons of a class keep
     computing multiples of one function under gradient flow, whatever the data and the loss, and training follows the
-    reduced network with one neuron per class. Dimension sum_l k_l k_{l-1} + sum_l k_l with k_l classes in layer l.
+    reduced network with one neuron per class. Dimension sum_l k_l k_{l-1} + sum_l k_l with k_l classes in layer l; if a
+    hidden layer is null, the sums begin above it, because no gradient passes it: all below stands still.
 
     Neurons that read nothing and sit at a critical point s'(b) = 0 are smaller still: delta = s'(b) (W^T delta) = 0, so
     (w, b) never moves, the output s(b) is constant, and the outgoing weights get s(b) times the velocity of the bias
@@ -392,6 +394,11 @@ def _meaning(net: Network, counts: tuple[int, ...], dimension: int) -> str:
     if dimension == net.parameter_count:
         return "no two neurons move together: no equitable partition confines gradient flow to fewer dimensions"
     small, wide = ("-".join(map(str, w)) for w in (counts, net.widths))
+    if still := still_layers(counts[1:-1]):
+        return (
+            f"hidden layer {still} sends 0 and passes no gradient back: up to it nothing ever moves, whatever the data "
+            f"and loss, and what is above trains like a network without inputs, of widths {small.split('-0-')[-1]}"
+        )
     if counts == net.widths:
         return (
             "no two neurons move together, but constants that never move confine gradient flow to fewer dimensions, "

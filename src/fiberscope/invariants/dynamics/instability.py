@@ -22,9 +22,9 @@ from fiberscope.rowclasses import Classes
 
 Array = npt.NDArray[Any]
 
-_FLOOR = 30.0
+FLOOR = 30.0
 """Distances above this many rounding units of |theta| are read as growth, not as noise of the sums."""
-_LINEAR = 1e-2
+LINEAR = 1e-2
 """Distances up to this part of |theta| are read as the linear regime."""
 _POINTS = 5
 
@@ -159,7 +159,7 @@ def growth(
     exponent, window, scatter = _fit(at, distances, size, float(np.finfo(kind).eps))
     return Growth(
         tuple(at), tuple(distances), tuple(d / size for d in distances), exponent, window, scatter,
-        bool(not math.isfinite(distances[-1]) or max(distances) > _LINEAR * size), kind.name,
+        bool(not math.isfinite(distances[-1]) or max(distances) > LINEAR * size), kind.name,
         f"{rule.name} of rate {rule.rate:g}", _codimension(small), reproject, net,
     )  # fmt: skip
 
@@ -192,7 +192,7 @@ def _fit(
     steps: Sequence[int], distances: Sequence[float], size: float, eps: float
 ) -> tuple[float | None, tuple[int, int] | None, float | None]:
     """Slope of log(distance) from the first time it is clear of rounding to the end of the linear regime."""
-    low, high = _FLOOR * eps * size, _LINEAR * size
+    low, high = FLOOR * eps * size, LINEAR * size
     d = np.array(distances)
     first = next((k for k in range(d.size) if low < d[k] < high), d.size)
     last = next((k for k in range(first, d.size) if not low < d[k] < high), d.size)

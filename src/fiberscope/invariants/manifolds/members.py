@@ -16,6 +16,7 @@ from fiberscope.errors import InputError
 from fiberscope.invariants.manifolds.counts import ClassRules
 from fiberscope.invariants.manifolds.lattice import Profile
 from fiberscope.network import Network
+from fiberscope.neurons import still_layers
 
 ExactArray = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -229,9 +230,14 @@ class Manifold:
 
     @property
     def leaf_dimension(self) -> int:
-        """Parameters that move: those of the reduced network; quiet neurons move like one more bias, or not at all."""
-        total = 0
+        """Parameters that move: those of the reduced network above its last layer without a class (`still_layers`).
+
+        Quiet neurons move like one more bias, or not at all.
+        """
+        total, still = 0, still_layers([len(c.classes) for c in self.layers])
         for k, has in enumerate(self._biases):
+            if k < still:
+                continue
             below = self.layers[k - 1] if k else None
             inputs = self.widths[0] if below is None else len(below.classes)
             extra = has or (below is not None and bool(below.quiet) and self.rules.constant)

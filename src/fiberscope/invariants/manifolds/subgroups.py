@@ -16,7 +16,7 @@ from fiberscope.activations import Activation
 from fiberscope.errors import InputError
 from fiberscope.invariants.manifolds.rules import class_rules
 from fiberscope.network import Network
-from fiberscope.neurons import colour_classes
+from fiberscope.neurons import colour_classes, still_layers
 
 Code = tuple[int, ...]
 """A space of vectors whose entries coincide up to sign or vanish: entry c is +-(1 + first entry equal to it), or 0."""
@@ -32,7 +32,8 @@ class FixedSpace:
     Args:
         dimension: of the space, which is invariant under gradient flow.
         leaf_dimension: parameters of the reduced network of the coarsest equitable partition at a random integer point
-            of the space, at most `dimension`: training moves in no more dimensions than this.
+            of the space, without what stands still below a null layer, at most `dimension`: training moves in no more
+            dimensions than this.
         classes: that partition, for each hidden layer the classes of live neurons.
         null: its null neurons.
         count: number of spaces in the conjugacy class.
@@ -268,7 +269,8 @@ def _space(actions: _Action, code: Code, count: int) -> FixedSpace:
         pairs.append((weight, shift))
     classes = colour_classes(Network.from_arrays(*pairs, activation=actions.row))
     sizes = (actions.widths[0], *(c.count for c in classes), actions.widths[-1])
-    leaf = sum(b * (a + has) for a, b, has in zip(sizes, sizes[1:], actions.biases, strict=False))
+    moves = [b * (a + has) for a, b, has in zip(sizes, sizes[1:], actions.biases, strict=False)]
+    leaf = sum(moves[still_layers(sizes[1:-1]) :])
     dimension = len({abs(c) for c in code if c})
     return FixedSpace(
         dimension=dimension, leaf_dimension=min(leaf, dimension), classes=tuple(c.members for c in classes),

@@ -12,6 +12,7 @@ from typing import TypeVar
 from fiberscope.invariants.manifolds.counts import ClassRules, level_counts, level_types
 from fiberscope.invariants.manifolds.lattice import Profile, covered_profiles, profile_count, profiles
 from fiberscope.invariants.manifolds.members import LayerClasses, Manifold
+from fiberscope.neurons import still_layers
 
 _Layer = TypeVar("_Layer", Profile, LayerClasses)
 _LEVELS, _QUIET_LEVELS = 300, 40
@@ -24,7 +25,7 @@ class ManifoldType:
     Args:
         layers: class sizes of each hidden layer.
         dimension: of the linear manifold on which neurons of a class coincide (in deep networks: its weights too).
-        leaf_dimension: parameters of the reduced network, in which training moves.
+        leaf_dimension: parameters of the reduced network that training moves: none below a null layer.
         linear_dimension: of the equitable manifold {W_l P_(l-1) = P_l W_l} around it; more only in deep networks.
         reduced_widths: widths of the reduced network.
         count: number of labelled manifolds.
@@ -111,12 +112,14 @@ def _type(plain: Manifold, layers: tuple[Profile, ...]) -> ManifoldType:
     live = [widths[0], *(len(p.sizes) for p in layers), widths[-1]]
     quiet = [0, *(len(p.quiet) for p in layers), 0]
     dimension = leaf = linear = 0
+    still = still_layers(live[1:-1])
     for k in range(1, len(widths)):
         has = plain.output_bias if k == len(widths) - 1 else plain.bias
         columns = live[k - 1] + quiet[k - 1]
         dimension += live[k] * (columns + has)
         linear += (widths[k] - live[k]) * (widths[k - 1] - columns)
-        leaf += live[k] * (live[k - 1] + (has or (quiet[k - 1] > 0 and rules.constant)))
+        if k > still:
+            leaf += live[k] * (live[k - 1] + (has or (quiet[k - 1] > 0 and rules.constant)))
     count = math.prod(profile_count(p, rules) for p in layers)
     return ManifoldType(layers, dimension, leaf, dimension + linear, tuple(live), count)
 

@@ -14,7 +14,7 @@ from fiberscope.autodiff.elimination import rank_of
 from fiberscope.autodiff.rings import Residues
 from fiberscope.invariants.classes.critical import leaf_without_constants
 from fiberscope.network import Network
-from fiberscope.neurons import colour_classes
+from fiberscope.neurons import colour_classes, still_layers
 from fiberscope.rowclasses import Classes
 from fiberscope.symmetries import laws
 
@@ -39,9 +39,9 @@ def ceiling(net: Network, free: Sequence[str], *, everywhere: bool = False,
     """The least proved upper bound of the orbit's dimension at the network's parameters.
 
     The orbit lies in the leaf of the coarsest equitable partition (theorem "equitable-sim"), whose tangent space is the
-    image of E_l (.) E_(l-1)^T and E_l; and in the level set of every conservation law, so its tangent space lies in the
-    kernel of their gradients. The rank of the gradients on the leaf is taken modulo a prime: a lower bound of the
-    rational rank, hence an upper bound of the dimension.
+    image of E_l (.) E_(l-1)^T and E_l, over the layers above the last null one; and in the level set of every
+    conservation law, so its tangent space lies in the kernel of their gradients. The rank of the gradients on the leaf
+    is taken modulo a prime: a lower bound of the rational rank, hence an upper bound of the dimension.
 
     Args:
         net: a chain whose layers are trained.
@@ -90,10 +90,11 @@ def ceiling(net: Network, free: Sequence[str], *, everywhere: bool = False,
 
 
 def trained_dimension(net: Network, partition: Sequence[Classes], free: set[str]) -> int:
-    """Dimension of the leaf of an equitable partition in the trained blocks: sum of k_l k_(l-1) and k_l."""
+    """Dimension of the leaf of an equitable partition in the trained blocks: k_l k_(l-1) and k_l above null layers."""
     counts = (net.widths[0], *(c.count for c in partition), net.widths[-1])
+    still = still_layers(counts[1:-1])
     pairs = enumerate(zip(counts, counts[1:], strict=False), start=1)
-    return sum((low * high if f"W{k}" in free else 0) + (high if f"b{k}" in free else 0) for k, (low, high) in pairs)
+    return sum(low * high * (f"W{k}" in free) + high * (f"b{k}" in free) for k, (low, high) in pairs if k > still)
 
 
 def _sizes(net: Network) -> dict[str, int]:
@@ -114,7 +115,7 @@ def _laws_hold(net: Network, free: set[str]) -> bool:
 
 
 def _leaf(net: Network, partition: Sequence[Classes], free: set[str]) -> IntArray:
-    """Residues of a basis of the leaf's tangent space, (dimension, M), in the trained blocks."""
+    """Residues of a basis of the leaf's tangent space, (dimension, M), in the trained blocks that move."""
     ring = Residues()
     inside, outside = [np.eye(net.widths[0], dtype=np.int64)], []
     for layer, classes in zip(net.hidden, partition, strict=True):
@@ -123,12 +124,12 @@ def _leaf(net: Network, partition: Sequence[Classes], free: set[str]) -> IntArra
         inside.append(_indicator(classes, [abs(f) for f in classes.factors], ring) if even else outside[-1])
     outside.append(np.eye(net.widths[-1], dtype=np.int64))
     blocks, at = [], 0
-    count = net.parameter_count
+    count, still = net.parameter_count, still_layers([c.count for c in partition])
     for k, layer in enumerate(net.layers, start=1):
         into, out = inside[k - 1], outside[k - 1]
         outer = out.T[:, None, :, None] * into.T[None, :, None, :] % ring.prime
         for name, rows in ((f"W{k}", outer.reshape(-1, layer.weight.size)), (f"b{k}", out.T)):
-            if name in free:
+            if name in free and k > still:
                 block = np.zeros((len(rows), count), dtype=np.int64)
                 block[:, at : at + rows.shape[1]] = rows
                 blocks.append(block)

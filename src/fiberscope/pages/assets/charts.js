@@ -197,7 +197,7 @@ function film(box) {
   show(0, false);
 }
 
-document.addEventListener("DOMContentLoaded", () => {
-  all("figure.charted").forEach(cursor);
-  all(".film").forEach(film);
+starts.push((from) => {
+  all("figure.charted", from).forEach(cursor);
+  all(".film", from).forEach(film);
 });

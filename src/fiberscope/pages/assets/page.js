@@ -42,8 +42,8 @@ async function copyText(text) {
   }
 }
 
-function copying() {
-  for (const button of all("button.copy")) {
+function copying(from) {
+  for (const button of all("button.copy", from)) {
     button.hidden = false;
     const label = button.textContent;
     button.addEventListener("click", async () => {
@@ -52,7 +52,7 @@ function copying() {
       setTimeout(() => { button.textContent = label; }, 1600);
     });
   }
-  for (const button of all("button.download")) {
+  for (const button of all("button.download", from)) {
     button.hidden = false;
     button.addEventListener("click", () => {
       const text = document.getElementById(button.dataset.from).textContent;
@@ -187,10 +187,23 @@ function lattice(box) {
   scroll.scrollLeft += place(here)[0] - scroll.getBoundingClientRect().x - scroll.clientWidth / 2;
 }
 
+const boxes = new ResizeObserver((changed) => {  // Tab stops only at boxes that scroll
+  for (const { target } of changed) {
+    const scrolls = target.scrollWidth > target.clientWidth + 1 || target.scrollHeight > target.clientHeight + 1;
+    if (scrolls || target === document.activeElement) target.setAttribute("tabindex", "0");
+    else target.removeAttribute("tabindex");
+  }
+});
+
+const starts = [  // what makes a part of the page interactive; a live page calls them again for what it replaces
+  copying,
+  (from) => all("table.tools", from).forEach((table) => { sortable(table); filtered(table); }),
+  (from) => all(".card", from).forEach(highlights),
+  (from) => all(".lattice-box", from).forEach(lattice),
+  (from) => all(".scroll", from).forEach((box) => boxes.observe(box)),
+];
+
 document.addEventListener("DOMContentLoaded", () => {
   themeButton();
-  copying();
-  all("table.tools").forEach((table) => { sortable(table); filtered(table); });
-  all(".card").forEach(highlights);
-  all(".lattice-box").forEach(lattice);
+  starts.forEach((start) => start(document));
 });

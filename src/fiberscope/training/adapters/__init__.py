@@ -1,0 +1,1 @@
+"""How models of other frameworks become populations of neurons, and how their training loops are watched."""

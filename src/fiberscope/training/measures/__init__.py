@@ -1,0 +1,1 @@
+"""What a monitor measures: nearest manifolds, numbers of classes, condensation, silent units."""
