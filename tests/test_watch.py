@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from fiberscope.errors import InputError
 from fiberscope.network import Network
 from fiberscope.training.architectures.architecture import Architecture, Axis
-from fiberscope.training.architectures.chains import chain_architecture
+from fiberscope.training.architectures.chains import architecture_of, chain_architecture
 from fiberscope.training.drift.rules import OptimiserState
-from fiberscope.training.traces.observing import nonfinite
+from fiberscope.training.traces.observing import Observer, nonfinite
 from fiberscope.training.traces.rates import Rates, Sim, separations, slope
 from fiberscope.training.traces.reading import read_trace
 from fiberscope.training.traces.records import Record
@@ -758,3 +758,54 @@ def test_a_watcher_shows_the_first_line_of_its_trace() -> None:
 
 def test_the_table_names_units_that_are_dead_for_every_input() -> None:
     assert "dead always" in str(watch(start(), architecture=MODEL).trace())
+
+
+class Slow:
+    """A clock that the test moves, and a measurement that takes as long as it says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: float) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        measure = Observer.record
+
+        def record(observer: Observer, *arguments: Any) -> Any:
+            self.now += cost
+            return measure(observer, *arguments)
+
+        monkeypatch.setattr(Observer, "record", record)
+
+
+@pytest.mark.parametrize(("every", "share"), [(None, None), (100, 0.01), (None, 0.05)])
+def test_measurements_take_their_share_of_the_time_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, every: int | None, share: float | None
+) -> None:
+    cost = 0.05 if share in (None, 0.01) else 0.3
+    clock = Slow(monkeypatch, cost=cost)
+    theta = {"0.weight": np.eye(3), "1.weight": np.ones((1, 3))}
+    kinds = architecture_of(theta, activation="relu")
+    watcher = watch(theta, architecture=kinds, every=every, share=share)
+    for _ in range(20_000):
+        clock.now += 0.01  # a run of 200 seconds
+        watcher.step(theta)
+    steps = [record.step for record in watcher.trace().records]
+    limit = max(0.2, (share or 0.01) * clock.now)
+    assert limit - 2 * cost < cost * (len(steps) - 1) <= limit
+    assert steps[:2] == [0, 100] and all(step % 100 == 0 for step in steps)
+    assert any("put off" in note for note in watcher.notes)
+
+
+def test_a_cadence_that_is_asked_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Slow(monkeypatch, cost=5.0)
+    theta = {"0.weight": np.eye(3), "1.weight": np.ones((1, 3))}
+    watcher = watch(theta, architecture=architecture_of(theta, activation="relu"), every=10)
+    for _ in range(100):
+        clock.now += 0.001
+        watcher.step(theta)
+    assert [record.step for record in watcher.trace().records] == list(range(0, 101, 10))
+    assert not any("put off" in note for note in watcher.notes)
+
+
+@pytest.mark.parametrize("share", [0, -1, 2, float("nan")])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match="share"):
+        watch(None, share=share)

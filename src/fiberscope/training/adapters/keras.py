@@ -228,7 +228,7 @@ class _Hooks:
 
     Args:
         path: of the trace; None keeps it in memory.
-        every: steps between measurements.
+        every: steps between measurements; None as in `watch`.
         data: inputs on which units are looked at and populations put to the test.
         options: further arguments of `watch`: architecture, domain, loggers, force, resume, tables, ...
 
@@ -237,7 +237,9 @@ class _Hooks:
         UnsupportedError: then, for a subclassed model without architecture=.
     """
 
-    def __init__(self, path: str | Path | None = None, every: int = 100, data: Any = None, **options: Any) -> None:
+    def __init__(
+        self, path: str | Path | None = None, every: int | None = None, data: Any = None, **options: Any
+    ) -> None:
         super().__init__()
         self.path = None if path is None else Path(path)
         self.every, self.data, self.options = every, data, options

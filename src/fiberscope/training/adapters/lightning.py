@@ -28,7 +28,7 @@ class _Hooks:
 
     Args:
         path: of the trace; None keeps it in memory.
-        every: optimiser steps between measurements.
+        every: optimiser steps between measurements; None as in `watch`.
         data: inputs of the watched module, on which units are looked at and populations put to the test.
         log: hand scalars to the trainer's loggers; True demands that there is one, None uses those that there are.
         part: name of the submodule to watch, such as "net"; None for the whole LightningModule.
@@ -42,7 +42,7 @@ class _Hooks:
     def __init__(
         self,
         path: str | Path | None = None,
-        every: int = 100,
+        every: int | None = None,
         data: Any = None,
         log: bool | None = None,
         part: str | None = None,

@@ -29,7 +29,7 @@ class _Hooks:
 
     Args:
         path: of the trace; None keeps it in memory.
-        every: optimizer steps between measurements.
+        every: optimizer steps between measurements; None as in `watch`.
         data: inputs of the model, a dict such as {"input_ids": ...}, on which units are looked at and populations put
             to the test.
         options: further arguments of `watch`: architecture, loggers, force, resume, tables, ...
@@ -38,7 +38,9 @@ class _Hooks:
         InputError: when training begins, if the trace exists and is neither resumed nor forced.
     """
 
-    def __init__(self, path: str | Path | None = None, every: int = 100, data: Any = None, **options: Any) -> None:
+    def __init__(
+        self, path: str | Path | None = None, every: int | None = None, data: Any = None, **options: Any
+    ) -> None:
         super().__init__()
         self.path = None if path is None else Path(path)
         self.every, self.data, self.options = every, data, options

@@ -37,6 +37,12 @@ from fiberscope.training.traces.runs import PREFIX, Trace
 from fiberscope.training.traces.subjects import Subject
 
 _KEPT = 2000
+EVERY = 100
+"""Steps between measurements where nothing else is asked for."""
+SHARE = 0.01
+"""The part of the time that measurements may then take."""
+FREE = 0.2
+"""Seconds of measuring that are free: short runs are looked at in full."""
 _PROBLEMS = 100
 
 
@@ -46,7 +52,7 @@ def watch(
     *,
     architecture: Architecture | None = None,
     optimizer: Any = None,
-    every: int = 100,
+    every: int | None = None,
     data: Any = None,
     domain: Any = None,
     loggers: Sequence[Any] = (),
@@ -62,6 +68,7 @@ def watch(
     rank: int | None = None,
     seed: int = 0,
     optimiser: Any = None,
+    share: float | None = None,
 ) -> Watcher:
     """Open a watcher of a training run: a context manager whose `step` is called after every optimiser step.
 
@@ -75,7 +82,9 @@ def watch(
         path: of the trace, one JSON line for each measurement; None keeps it in memory.
         architecture: which axes of which parameters index which neurons; None to find out.
         optimizer: a torch optimizer, or an `OptimiserState`; without it no drift is predicted.
-        every: steps between measurements.
+        every: steps between measurements. None: 100, and a measurement is put off while watching would take more than
+            1% of the time (0.2 s are free); how many steps that is depends on the machine.
+        share: the part of the time that may go into measurements, where `every` is given too; None for no limit.
         data: inputs on which units are looked at, and on which the populations found are put to the test.
         domain: a Box, for units dead on all of it; None for all inputs.
         loggers: TensorBoard writers or folders, W&B-style runs, functions of (scalars, step).
@@ -110,6 +119,10 @@ def watch(
     >>> w.last["fiberscope/sims/nearest_distance"], [r.step for r in w.trace().records]
     (0.0, [0, 2, 4])
     """
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"share = {share!r}; give a part of the time, such as 0.01, or None for no limit")
+    if every is None:
+        every, share = EVERY, SHARE if share is None else share
     for name, number in (("every", every), ("orbit_every", orbit_every), ("drift_every", drift_every)):
         if number is not None and (isinstance(number, bool) or int(number) != number or number < 1):
             raise InputError(f"{name} = {number!r}; give a number of steps >= 1")
@@ -121,7 +134,7 @@ def watch(
     return Watcher(
         subject, path, wanted=wanted, architecture=architecture, optimizer=optimizer, every=int(every),
         drift_every=drift_every, loggers=loggers, resume=resume, force=force, confirm=confirm, activation=activation,
-        rank=rank,
+        rank=rank, share=share,
     )  # fmt: skip
 
 
@@ -145,6 +158,7 @@ class Watcher:
         confirm: see `watch`.
         activation: see `watch`.
         rank: see `watch`.
+        share: see `watch`.
     """
 
     def __init__(
@@ -163,6 +177,7 @@ class Watcher:
         confirm: bool = True,
         activation: Any = None,
         rank: int | None = None,
+        share: float | None = None,
     ) -> None:
         """Measure at once if there is something to measure yet."""
         self._opened = time.perf_counter()
@@ -173,6 +188,7 @@ class Watcher:
         self.spent = 0.0
         self.notes: tuple[str, ...] = ()
         self._wanted, self._drift_every = wanted, drift_every
+        self._share, self._measuring, self._cost, self._put_off = share, 0.0, 0.0, False
         self._resume, self._force, self._confirm = resume, force, confirm
         self._problems: list[str] = []
         self._told: set[str] = set()  # problems of the subject that are in the trace
@@ -381,19 +397,50 @@ class Watcher:
             self._subject = self._subject_of(params)
         self._step = step
         first = self._observer is None
+        asked = now or first or step < self._measured
+        due = asked or step >= self._next(self._measured, self.every)
+        if due and not asked and not self._affordable(step):
+            due = False
+            if self._drift_every is None or step % self._drift_every:
+                self._schedule()
+                return None
         try:
             self._subject.update(params, gradients=gradients, optimizer=optimizer)
-            rewound = step < self._measured
-            if now or first or rewound or step >= self._next(self._measured, self.every):
-                return self._measure(step, given)
+            if due:
+                return self._measured_now(step, given)
             if self._observer is not None and has_parameters(self._subject):  # a loop may hand them over only when due
+                begin = time.perf_counter()
                 self._observer.look(self._subject, step)
+                self._measuring += time.perf_counter() - begin if self._drift_every is None else 0.0
         except Exception as exc:
             if first:
                 raise
             self._failed(f"measuring failed: {type(exc).__name__}: {one_line(exc)}")
         self._schedule()
         return None
+
+    def _measured_now(self, step: int, given: Mapping[str, Any]) -> dict[str, float] | None:
+        """Measure, and keep account of what it took; the first one, which finds the architecture, is not counted."""
+        begin, first = time.perf_counter(), self._observer is None
+        try:
+            return self._measure(step, given)
+        finally:
+            if not first:
+                self._cost = time.perf_counter() - begin
+                self._measuring += self._cost
+
+    def _affordable(self, step: int) -> bool:
+        """Whether one more measurement stays within the share of the time."""
+        if self._share is None:
+            return True
+        allowed = max(FREE, self._share * (time.perf_counter() - self._opened))
+        if self._measuring + self._cost <= allowed:
+            return True
+        if not self._put_off:
+            self._put_off = True
+            said = f"measurements are put off so that they take {100 * self._share:g}% of the time"
+            self._noted(f"{said}; give every={self.every} to have them all", step)
+        return False
 
     def _next(self, step: int, every: int) -> int:
         return (step // every + 1) * every if step >= 0 else 0
