@@ -361,6 +361,12 @@ def test_decay_inside_adam_breaks_what_no_symmetry_explains() -> None:
     assert lint_init(magic(), optimiser=optimiser("adamw", 1e-3)).trapped
 
 
+def test_a_spent_budget_claims_no_symmetry() -> None:
+    assert lint_init(circulant(), optimiser="adam+decay").trapped
+    assert not lint_init(circulant(), optimiser="adam+decay", budget=0.0).trapped
+    assert lint_init(circulant(), optimiser="sgd", budget=0.0).trapped  # needs no symmetry
+
+
 def test_decay_inside_adam_may_wake_a_dead_neuron_but_no_empty_one() -> None:
     asleep = lint_init(dead_relu(), optimiser="adam+decay")
     assert [f.code for f in asleep.findings if not f.trapped][0] == "FS106"

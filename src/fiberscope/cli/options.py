@@ -119,14 +119,11 @@ _DOMAIN = click.option(
 )  # fmt: skip
 
 
-def common_options(*, domain: bool = True, networks: bool = True, budget: bool = True) -> Callable[[F], F]:
-    """The options of every command; `domain` for those about a function, `networks` for those that read one.
-
-    `budget` for all but those that are done in a moment.
-    """
+def common_options(*, domain: bool = True, networks: bool = True) -> Callable[[F], F]:
+    """The options of every command; `domain` for those about a function, `networks` for those that read one."""
 
     def decorate(function: F) -> F:
-        common = (*_RESULT, *((_BUDGET,) if budget else ()), _SEED)
+        common = (*_RESULT, _BUDGET, _SEED)
         rows = (*((_DOMAIN,) if domain else ()), *(_NETWORKS if networks else ()), *common, *_MANNERS)
         for row in reversed(rows):
             function = row(function)

@@ -136,7 +136,7 @@ def _source(
     "-o", "--output", "out", type=FILE, metavar="FILE", help="Write a start with the smallest change that frees it."
 )
 @click.option("--fail-on", type=click.Choice(["trapped"]), help="Exit with 1 if the start is trapped (for CI).")
-@common_options(domain=False, budget=False)
+@common_options(domain=False)
 def lint_init(path: str, optimiser: str, tolerance: float, out: str | None, fail_on: str | None, **options: Any) -> int:
     """Tell whether a network, as it stands before training, is trapped: it would train like a narrower one.
 
@@ -149,7 +149,7 @@ def lint_init(path: str, optimiser: str, tolerance: float, out: str | None, fail
     if out is not None:
         check_format(out)
     net = load_network(path, options)
-    report = run(net, optimiser=optimiser, tolerance=tolerance, seed=options["seed"])
+    report = run(net, optimiser=optimiser, tolerance=tolerance, seed=options["seed"], budget=options["budget"])
     text = f"{path}\n{report}"
     if out is not None:
         text += f"\n{_freed(report, out, options)}"

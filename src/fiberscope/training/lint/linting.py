@@ -13,7 +13,7 @@ from fiberscope.errors import InputError, import_optional
 from fiberscope.invariants.dynamics.keeping import RULES, Keeps, optimiser_keeps
 from fiberscope.invariants.dynamics.updates import Optimiser
 from fiberscope.neurons import still_layers
-from fiberscope.results import Result, Rigor
+from fiberscope.results import Budget, Result, Rigor
 from fiberscope.rowclasses import Classes
 from fiberscope.training.architectures.architecture import Architecture
 from fiberscope.training.lint import notes
@@ -207,6 +207,7 @@ def lint_init(
     tolerance: float = 0.0,
     seed: int = 0,
     optimizer: Any = None,
+    budget: Budget | float | None = 5.0,
 ) -> StartReport:
     """Whether an initialisation is trapped: on an invariant manifold where neurons coincide or stay silent.
 
@@ -232,6 +233,8 @@ def lint_init(
         tolerance: relative difference up to which neurons are noted as nearly equal; never called trapped.
         seed: of random projections; the answer does not depend on it.
         optimizer: another spelling of `optimiser`.
+        budget: seconds for the search of permutations that explain coupled classes, which matters under Adam with
+            coupled decay only; classes that are not explained by then count as not kept.
 
     Returns:
         A `StartReport`; EXACT for plain chains.
@@ -256,7 +259,9 @@ def lint_init(
         raise InputError("optimiser= and optimizer= are one argument in two spellings; give one of them")
     chosen = optimizer if optimiser is None else optimiser
     rule = _rule("sgd" if chosen is None else chosen)
-    options = {"rule": rule, "data": data, "tolerance": tolerance, "seed": seed, "module": None}
+    options = {
+        "rule": rule, "data": data, "tolerance": tolerance, "seed": seed, "module": None, "budget": Budget.of(budget),
+    }  # fmt: skip
     if hasattr(model, "named_parameters"):
         options["module"] = model
     return _look(read_start(model, architecture, example=data), options)
@@ -292,8 +297,9 @@ def _look(start: Start, options: Mapping[str, Any]) -> StartReport:
     bare = without_neurons(start, {name: mask for name, mask in silent.items() if name not in guessed})
     classes = classes_of(bare, weighted=bool(keeps_multiples), seed=seed)
     constants = {name: some for name, some in frozen_constants(start, silent).items() if some}
+    symmetric = _by_symmetry(bare, classes, rule, options["budget"])
     looked = Looked(
-        start, bare, classes, silent, rule, _by_symmetry(bare, classes, rule), constants, two_zero_factors(start)
+        start, bare, classes, silent, rule, symmetric, constants, two_zero_factors(start)
     )  # fmt: skip
     findings = trapped_findings(looked)
     if not keeps_multiples and start.network is not None:
@@ -348,7 +354,7 @@ def _told(findings: list[Finding], name: str, i: int) -> bool:
     )  # fmt: skip
 
 
-def _by_symmetry(start: Start, classes: Mapping[str, Classes], rule: str | Optimiser) -> bool:
+def _by_symmetry(start: Start, classes: Mapping[str, Classes], rule: str | Optimiser, budget: Budget) -> bool:
     """Whether permutations that act on several layers at once explain all classes; asked where the answer matters."""
     if start.network is None or optimiser_keeps(rule, "equitable"):
         return False
@@ -356,7 +362,7 @@ def _by_symmetry(start: Start, classes: Mapping[str, Classes], rule: str | Optim
         return False
     from fiberscope.symmetries.automorphisms import neuron_orbits
 
-    found = neuron_orbits(start.network, tuple(classes.values()), budget=5.0)
+    found = neuron_orbits(start.network, tuple(classes.values()), budget=budget)
     return all(
         {frozenset(o) for o in orbits if len(o) > 1} == {frozenset(m) for m in c.members if len(m) > 1}
         for orbits, c in zip(found.orbits, classes.values(), strict=True)
