@@ -149,7 +149,9 @@ def watched(steps: int) -> None:
         path = Path(folder) / "run.jsonl"
         sizes = []
         plain, extra = 0.0, 0.0
-        with watch(model, path, optimizer=optimiser) as watcher:  # the default cadence, put off beyond 1% of the time
+        with watch(
+            model, path, optimizer=optimiser
+        ) as watcher:  # the default cadence, put off to stay below 1% of the time
             for k in range(steps):
                 plain += seconds(step)[1]
                 extra += seconds(watcher.step)[1]

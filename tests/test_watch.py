@@ -34,7 +34,7 @@ from fiberscope.training.traces.rates import Rates, Sim, separations, slope
 from fiberscope.training.traces.reading import read_trace
 from fiberscope.training.traces.records import Record
 from fiberscope.training.traces.subjects import ArraySubject, Subject
-from fiberscope.training.traces.watchers import Watcher, watch
+from fiberscope.training.traces.watchers import SHARE, Watcher, watch
 
 Array = npt.NDArray[Any]
 MODEL = chain_architecture((2, 4, 1), activation="relu")
@@ -788,7 +788,7 @@ def test_measurements_take_their_share_of_the_time_and_no_more(
         clock.now += 0.01  # a run of 200 seconds
         watcher.step(theta)
     steps = [record.step for record in watcher.trace().records]
-    limit = max(0.2, (share or 0.01) * clock.now)
+    limit = max(0.2, (share or SHARE) * clock.now)
     assert limit - 2 * cost < cost * (len(steps) - 1) <= limit
     assert steps[:2] == [0, 100] and all(step % 100 == 0 for step in steps)
     assert any("put off" in note for note in watcher.notes)
