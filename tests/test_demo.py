@@ -21,10 +21,6 @@ from fiberscope.cli.tour import Tour, guided_tour
 from fiberscope.training.traces.reading import read_trace
 
 DATA = Path(fs.__file__).parent / "data"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 @pytest.fixture(scope="module")
@@ -269,15 +265,6 @@ def test_the_page_holds_every_chapter(done: Tour) -> None:
     assert text.count("<article") == text.count('class="ran"') == shown
     commands = [html.escape(line) for row in done.chapters for line in row.commands]
     assert all(f'data-copy="{line}"' in text for line in commands) and len(set(commands)) == len(commands)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as player:
-        running = player.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture
