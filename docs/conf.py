@@ -65,7 +65,9 @@ def plain_docstring(app: Sphinx, what: str, name: str, obj: object, options: obj
         else:
             mark = "* " if line.lstrip().startswith("* ") else ""
             indent = line[: len(line) - len(line.lstrip())] + mark if mark else ""
-            out.append(indent + escape(line[len(indent) :]))
+            text = escape(line[len(indent) :])
+            # "parameters: M." is no list whose only item has the number M
+            out.append(indent + re.sub(r"^(\s*(?:[\w*, ]+: )?)([A-Za-z]\.(?:\s|$))", r"\1\\\2", text))
     lines[:] = out
 
 

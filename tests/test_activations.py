@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fiberscope import balls
-from fiberscope.activations import Activation, activation, names
+from fiberscope.activations import Activation, activation, layer_activations, names
 from fiberscope.errors import InputError, UnsupportedError
 
 F = Fraction
@@ -466,3 +466,57 @@ def test_monotone_polynomials():
     # s' has two roots 2e-25 apart, closer than floats near 1: nothing is claimed
     e = F(1, 10**50)
     assert not activation("polynomial", 0, 1 - e, -1, F(1, 3)).monotone
+
+
+def test_labels_are_names():
+    for text in ("leaky_relu(1/10)", " Leaky-ReLU ( 0.1 ) "):
+        assert activation(text) == activation("leaky_relu", "1/10")
+    assert activation("clip(0,1)").label == "clip(0, 1)" and activation("relu()") == activation("relu")
+    for text in ("leaky_relu(a)", "leaky_relu(1,2)", "leaky(", "relu(1)"):
+        with pytest.raises(UnsupportedError):
+            activation(text)
+
+
+def test_exact_values_of_what_is_no_fraction():
+    assert activation("square").value(0.1) == Fraction(0.1) ** 2  # the rational that the float is, not a rounding
+    assert type(activation("relu").value(2)) is Fraction
+    for wrong in (math.nan, math.inf, None, "1/3", [1]):
+        with pytest.raises(InputError, match=r"relu\.value of .*give a finite number"):
+            activation("relu").value(wrong)
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_warning_leaks_and_what_is_no_number_is_refused(name):
+    row = activation(name, *((1, 2) if name == "polynomial" else ()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row([-np.inf, -1e300, 0, 1e300, np.inf, np.nan])
+    for wrong in ("a", None, [1j], [[1], [1, 2]]):
+        with pytest.raises(InputError, match=f"argument of {name}"):
+            row(wrong)
+    with pytest.raises(InputError, match="enclose"):
+        row.enclose([1, 2], [1, 2, 3])
+    assert row(np.float32(0.5)).dtype == np.float32 and row([np.float16(0.5)]).dtype == np.float16
+
+
+def test_one_activation_for_each_layer():
+    relu, tanh, plain = (activation(name) for name in ("relu", "tanh", "identity"))
+    assert layer_activations(3, "relu") == [relu, relu, plain] == layer_activations(3, ["relu"])
+    assert layer_activations(3, "relu,tanh") == [relu, tanh, plain] == layer_activations(3, (relu, tanh))
+    assert layer_activations(2, "relu,tanh") == [relu, tanh]
+    assert layer_activations(1, "relu") == [plain] and layer_activations(1, ["relu"]) == [relu]
+    assert layer_activations(2, "clip(0,1)") == [activation("clip", 0, 1), plain]
+    with pytest.raises(InputError, match="4 activations for 2 layers; give one, or one for each layer"):
+        layer_activations(2, "relu,relu,relu,relu")
+
+
+def test_polynomials_at_infinity():
+    assert activation("square")([np.inf, -np.inf]).tolist() == [np.inf, np.inf]
+    assert activation("polynomial", 0, 1)([-np.inf]).tolist() == [-np.inf]
+
+
+@pytest.mark.parametrize("name", names())
+def test_float16_stays_float16(name):
+    row = activation(name, *((1, 2) if name == "polynomial" else ()))
+    z = np.float16([-0.5, 0.25])
+    assert row(z).dtype == row.derivative(z).dtype == np.float16

@@ -328,7 +328,7 @@ def test_activations_are_recognised_by_their_values(function: Any, name: str | N
 def test_values_behind_the_activations() -> None:
     x = _normal(3, 8, 8, 3)
     tree = _init(_Cnn, x)
-    got = activations_of_function(lambda p, x: _Cnn().apply(p, x), tree, x)(tree, x)
+    got = activations_of_function(lambda p, x: _Cnn().apply(p, x))(tree, x)
     p = tree["params"]
     h = jax.lax.conv_general_dilated(
         x, p["Conv_0"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -593,3 +593,30 @@ def test_trees_without_arrays_are_refused() -> None:
         watch([1, 2])
     with pytest.raises(UnsupportedError, match=r"jax_watch\(params, apply="):
         watch({"a": jnp.ones((3, 3))})
+
+
+def test_a_momentum_whose_rule_is_assumed_is_said_with_the_prediction():
+    optax = pytest.importorskip("optax")
+    params = {"w": np.ones((2, 2))}
+    for nesterov in (False, True):
+        state = optax.sgd(0.1, momentum=0.9, nesterov=nesterov).init(params)
+        silent = optimiser_of_optax(state, lr=0.1, momentum=0.9, nesterov=nesterov)
+        assert silent.note == "" and silent.name == ("nesterov" if nesterov else "momentum")
+        assert optimiser_of_optax(state, lr=0.1, momentum=0.9, rule=silent.name).note == ""
+        for rule in (None, "sgd"):
+            guessed = optimiser_of_optax(state, lr=0.1, momentum=0.9, rule=rule)
+            assert guessed.name == "momentum" and "plain momentum is assumed" in guessed.note
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"lr": "fast"}, "lr = 'fast'; give a number"),
+        ({"lr": 0.1, "rule": 3}, "rule is a int; give a name"),
+        ({"lr": 0.1, "momentum": [[1.0], [1.0, 2.0]]}, "momentum = "),
+        ({"lr": 0.1, "betas": 0.9}, r"betas = 0.9; give the pair"),
+    ],
+)
+def test_wrong_numbers_of_optax_get_one_clear_line(options, words):
+    with pytest.raises(InputError, match=words):
+        optimiser_of_optax((), **options)

@@ -211,7 +211,7 @@ def test_the_callback_is_one_of_keras_and_pickles() -> None:
     watch = adapter.KerasWatch(every=7)
     assert isinstance(watch, keras.callbacks.Callback) and adapter.KerasWatch is type(watch)
     assert pickle.loads(pickle.dumps(watch)).every == 7
-    with pytest.raises(InputError, match="has not begun"):
+    with pytest.raises(InputError, match="has not started"):
         watch.trace()
     model = keras.Sequential([L.Dense(3)])
     watch.set_model(model)

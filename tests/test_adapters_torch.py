@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+import fiberscope  # noqa: E402
 from fiberscope.errors import InputError, UnsupportedError  # noqa: E402
 from fiberscope.training.adapters import torch_shapes as shapes  # noqa: E402
 from fiberscope.training.adapters.torch import (  # noqa: E402
@@ -1025,3 +1026,32 @@ def test_modules_read_by_names_ask_for_data(given: bool) -> None:
     with watch(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))) as plain:
         plain.step()
     assert not any("give data=" in note for note in plain.trace().notes)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: torch.nn.Sequential(torch.nn.Linear(2, 3, device="meta")), "0.weight is on the meta device"),
+        (lambda: torch.nn.Sequential(torch.nn.LazyLinear(3)), "0.weight is of a lazy layer"),
+        (lambda: torch.jit.trace(torch.nn.Sequential(torch.nn.Linear(2, 3)), torch.ones(1, 2)), "shows no layers"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_modules_without_values_or_layers_are_refused_in_one_line(make, words):
+    module = make()
+    for call in (
+        architecture_of_module,
+        parameters_of_module,
+        fiberscope.measure,
+        fiberscope.lint_init,
+        fiberscope.watch,
+    ):
+        with pytest.raises(UnsupportedError, match=words):
+            call(module)
+
+
+@pytest.mark.parametrize("given", [None, torch.nn.Linear, [1.0], "net.pt"])
+def test_what_is_no_module_is_named(given):
+    for call in (architecture_of_module, parameters_of_module):
+        with pytest.raises(InputError, match="give a torch.nn.Module"):
+            call(given)

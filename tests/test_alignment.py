@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused():
         align(f, Network.random((2, 4, 1), seed=0))
     with pytest.raises(InputError, match=r"layer 1 has activation relu in one network and tanh"):
         align(f, Network.random((2, 3, 1), activation="tanh", seed=0))
-    with pytest.raises(InputError, match="rounds = 0"):
+    with pytest.raises(InputError, match="rounds: 0"):
         align(f, f, rounds=0)
     with pytest.raises(InputError, match="3 inputs"):
         align(f, f, domain=Box.everywhere(3))
@@ -157,3 +157,14 @@ def test_heads_and_layer_names_stay():
     g = replace(scrambled(f, 1)[0], head="softmax")
     out = align(f, g).network
     assert out.head == "softmax" and [a.name for a in out.layers] == ["layer 1", "layer 2"]
+
+
+def test_domains_may_be_text_and_rounds_are_whole_numbers():
+    f, g = Network.random((2, 4, 1), seed=0), Network.random((2, 4, 1), seed=1)
+    box = Box.parse("[0,2]", 2)
+    assert align(f, g, domain="[0,2]").moves == align(f, g, domain=box).moves
+    for wrong in (0, -1, 1.5, "2", True, None):
+        with pytest.raises(InputError, match="rounds"):
+            align(f, g, rounds=wrong)
+    with pytest.raises(InputError, match="domain"):
+        align(f, g, domain="somewhere")

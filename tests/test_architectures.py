@@ -776,3 +776,22 @@ def test_activations_of_chains_are_given_like_everywhere():
     model = chain_architecture((1, 2, 3, 1), activation=["relu", "tanh"])
     assert [d.activation for d in model.chain] == activations_for(3, ["relu", "tanh"])
     assert [p.activation.name for p in model.populations] == ["relu", "tanh"]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: chain_architecture(None), "widths None; give at least two numbers"),
+        (lambda: chain_architecture((2, 2.5, 1)), "widths: 2.5; give a whole number >= 1"),
+        (lambda: chain_architecture((2, 3, 1), names="ab"), "names 'ab'; give a list of 2 names"),
+        (lambda: parameters_of("net.onnx"), "str is no Network"),
+        (lambda: architecture_of([1.0], activation="relu"), "parameters are a list; give a mapping"),
+        (lambda: refine("chain", {}), "architecture is a str"),
+        (lambda: refine(chain_architecture((1, 2, 1)), 3), "parameters are a int"),
+        (lambda: refine(chain_architecture((1, 2, 1)), {}, tolerance=None), "tolerance None"),
+        (lambda: confirmed(chain_architecture((1, 2, 1)), {}, None), "evaluate is a NoneType; give a function"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_line(call, words):
+    with pytest.raises(InputError, match=words):
+        call()

@@ -24,7 +24,7 @@ from fiberscope.certificates.matrices import Matrix, combined_rows, first_unequa
 from fiberscope.certificates.moves import MOVES
 from fiberscope.certificates.state import affine_layers
 from fiberscope.domains import Box
-from fiberscope.errors import CertificateError
+from fiberscope.errors import CertificateError, InputError
 from fiberscope.network import Network, Source
 from fiberscope.results import Answer
 from oracles_certificates import exact_preactivations, holds, rational_points, relu_enclosure
@@ -931,3 +931,53 @@ def test_products_that_underflow_are_not_forgotten() -> None:
         ],
     }  # fmt: skip
     assert check(claim, f, g).answer is Answer.NO
+
+
+# ---- as objects
+
+
+def test_certificates_are_values() -> None:
+    data, f, _ = case_round()
+    first = Certificate.from_dict(data)
+    for again in (Certificate.from_json(first.to_json()), Certificate(data), copy.deepcopy(first)):
+        assert again == first and hash(again) == hash(first)
+    assert first != Certificate.from_dict(case_drop()[0]) and first != data
+    data["kind"] = "poem"
+    assert first.data["kind"] == "reduction"
+    with pytest.raises(CertificateError, match="kind"):
+        Certificate(data)
+
+
+@pytest.mark.parametrize("value", [None, 3, [1], b"{}", "{}", Path("a.json")])
+def test_what_is_no_certificate_is_refused_in_one_line(value: Any) -> None:
+    f = nets(([[1.0, 2.0]], [0.0]))
+    with pytest.raises(CertificateError, match=r"is of type .*Certificate.read reads a file"):
+        check(value, f, f)
+    if not isinstance(value, str | bytes):
+        with pytest.raises(CertificateError, match="expected JSON text"):
+            Certificate.from_json(value)
+    if not isinstance(value, str | bytes | Path):
+        with pytest.raises(CertificateError, match="give the name of a file"):
+            Certificate.read(value)
+        with pytest.raises(CertificateError, match="give the name of a file"):
+            Certificate.from_dict(case_drop()[0]).write(value)
+
+
+def test_results_are_refused_with_a_hint_at_their_certificate() -> None:
+    data, f, g = case_drop()
+    verdict = check(data, f, g)
+    with pytest.raises(CertificateError, match="a Verdict is no certificate; give its .certificate"):
+        check(verdict, f, g)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="^g is .*fs.load"):
+        check(data, f, "g.onnx")  # type: ignore[arg-type]
+
+
+def test_what_certificates_say_is_claimed() -> None:
+    """Articles and plurals are right, and a bound is rounded up."""
+    data, f, g = case_drop()
+    assert str(Certificate(data)) == "certificate of a reduction: equal, 1 move"
+    assert str(Certificate({**data, "steps": data["steps"] * 2})).endswith("equal, 2 moves")
+    data, f, g = case_round()
+    data["bound"] = {"constant": 100.01, "slope": 100.01}
+    assert str(Certificate(data)).startswith("certificate of a reduction: |f - g| <= 101 + 101 |x|")
+    assert "within 101 + 101 |x|_inf of each other" in check(data, f, g).reason

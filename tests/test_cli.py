@@ -386,7 +386,7 @@ def test_ctrl_c_prints_what_is_proved(call: Any, twin: Path, plain: Path, monkey
     assert "error" not in rows[0] and rows[1] == {"path": str(plain), "error": "not read: interrupted"}
     monkeypatch.setattr(fiberscope.inspection, "reduce", interrupting(2))
     code, out, err = call("inspect", twin)
-    assert (code, out) == (130, "") and err.endswith("interrupted\n")
+    assert (code, out) == (130, "") and err.endswith("begun without being finished\n")
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -461,10 +461,14 @@ def test_the_bar_is_on_a_terminals_stderr_after_a_second(manner: str, twin: Path
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
-def test_colour_and_wrapping_only_on_a_terminal(no_color: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    text = "  [EXACT] " + "word " * 30 + "end\n  table  of  columns" + " x" * 60
+def test_colour_only_on_a_terminal_and_sentences_wrapped(
+    no_color: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    text = "  [EXACT] " + "word " * 30 + "end [0, 1]\n  table  of  columns" + " x" * 60
     fiberscope.cli.output.say(text)
-    assert capsys.readouterr().out == text + "\n"
+    piped = capsys.readouterr().out
+    assert "\x1b" not in piped and piped.split() == text.split() and piped.splitlines()[-1] == text.splitlines()[-1]
+    assert [len(line) for line in piped.splitlines()[:-1]] == [119, 56]
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
@@ -504,7 +508,7 @@ def test_one_file_with_several_networks_lists_them_and_a_folder_inspects_each(
     assert code == 0 and "3-4-2 relu" in out
     code, out, _ = call("inspect", two_parts.parent, "--activation", "relu")
     assert code == 0 and f"{two_parts} actor: 3-4-2" in out and f"{two_parts} critic: 3-4-2" in out
-    assert "1 files, 2 networks: 0 redundant, 2 not, 0 refused" in out
+    assert "1 file, 2 networks: 0 redundant, 2 not, 0 refused" in out
 
 
 @pytest.fixture

@@ -417,7 +417,7 @@ def test_json_that_claims_anything_is_never_accepted(
     {"move": "flip", "layer": 1, "neurons": [0]}, {"move": "absorb", "neurons": [0, 1]}, {"move": "unroll"},
     {"move": "turn", "neuron": 1, "onto": 0, "ratio": "-1/2"}, {"move": "drop", "layer": 1, "neurons": [0]},
     {"move": "clear", "layer": 0, "neurons": [0, 1]}, {"move": "merge", "layer": 0, "pairs": [[0, 1, "1"]]},
-    {"move": "flatten"}, {"move": "centre"}, {"move": "round", "dtype": "float16"},
+    {"move": "flatten"}, {"move": "centre"}, {"move": "stretch", "factor": "2"}, {"move": "round", "dtype": "float16"},
     {"move": "constant", "layer": 1, "neurons": [0], "values": ["0"]},
 ]), max_size=5), st.booleans())  # fmt: skip
 def test_no_chain_of_moves_proves_a_falsehood(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
@@ -13,6 +16,9 @@ import fiberscope as fs
 from fiberscope.cli import program, run
 from fiberscope.cli.group import QUESTIONS, leaves
 from fiberscope.cli.running import in_options
+from fiberscope.pages import report
+from fiberscope.pages.nextsteps import following
+from pagetools import sound
 
 ANGLE = "--dimension 3 --subspace 1 --until 1 --outputs 1 --nodes 4"
 TABLE = {
@@ -76,6 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made["bent"] = fs.Network.from_arrays(*deep, ([[1.0] * 5], [0.0]), activation="relu")
     shifted = [deep[0], deep[1], (deep[2][0] + 2.0**-40, deep[2][1])]
     made["straight"] = fs.Network.from_arrays(*shifted, ([[1.0] * 5], [0.0]), activation="relu")
+    made["my_net"] = made["tanh"]
     (place / "runs").mkdir()
     for name, net in made.items():
         fs.save(net, place / f"{name}.npz")
@@ -124,6 +131,133 @@ def test_a_page_that_exists_is_kept_and_bad_values_are_refused(
     assert (folder / "words.txt").read_text() == "no network, no numbers\n"
 
 
+MORE = [
+    ("inspect", "twin.npz swapped.npz"), ("inspect", "tanh.npz"),
+    ("equal", "twin.npz swapped.npz --certificate equal.json"),
+    ("reduce", "twin.npz -o small.npz"), ("align", "twin.npz swapped.npz -o aligned.npz"),
+    ("embed", "tanh.npz --widths 4 -o wide.npz"), ("fingerprint", "twin.npz swapped.npz other.npz"),
+    ("predict-recovery", "other.npz --widths 4"), ("fingerprint", "twin.npz"),
+    ("sims", "tanh.npz --count"), ("smallest-sim", "stuck.npz"), ("conserved", "--widths 2,2,1 --activation relu"),
+    ("orbit", "--widths 2,2,1 --activation tanh"),
+    ("strata", "--width 3 --target-width 2 --inputs 2 --activation tanh"),
+    ("lint-init", "stuck.npz"), ("lint-init", "stuck.npz -o free.npz"), ("rank", "my_net.npz"),
+    ("meanfield reduction", "--target l1:2 --dimension 5"),
+    ("meanfield reduction", "--target linear:0.6 --dimension 3"),
+]  # fmt: skip
+ASKED = [(name, words) for name, code, words in ROWS if code != 2] + [(name, words.split()) for name, words in MORE]
+
+
+@pytest.mark.parametrize(("name", "words"), ASKED, ids=lambda value: str(value))
+def test_what_to_run_next_would_run(
+    name: str, words: list[str], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "my_net.npz").rename(tmp_path / "it's a net.npz")
+    monkeypatch.chdir(tmp_path)
+    words = [word.replace("my_net", "it's a net") for word in words]
+    run([*name.split(), *words, "--json"])
+    said = capsys.readouterr()
+    assert "next: " not in said.err  # that is for people at a terminal
+    steps = following(json.loads(said.out))
+    assert steps or name == "cite"
+    assert len({step.words for step in steps}) == len(steps) <= 3
+    for step in steps:
+        assert step.why and shlex.split(step.line) == ["fiberscope", *step.words]
+        command, left = _parsed(list(step.words))
+        assert left == [], step.line
+        if command not in ("phase-diagram", "meanfield particles", "meanfield angle", "meanfield lowdim", "diagonal"):
+            extra = [] if "--budget" in step.words else ["--budget", "1"]
+            assert run([*step.words, *extra, "--json", "--quiet"]) in (0, 1, 3), (step.line, capsys.readouterr().err)
+    capsys.readouterr()
+
+
+def test_checked_certificates_and_theorems_have_pages_of_their_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    for words, code, seen in (
+        ("check proof.json twin.npz swapped.npz", 0, ["accepted", "The certificate", "What to run next"]),
+        ("check proof.json twin.npz other.npz", 1, ["rejected", "fiberscope equal twin.npz other.npz"]),
+        ("cite equitable-sim", 0, ["BibTeX", "@article{zhao2025sims", "Equitable partitions are invariant manifolds"]),
+    ):
+        assert run([*words.split(), "--json"]) == code
+        page = report(json.loads(capsys.readouterr().out))
+        sound(page)
+        assert all(word in page for word in seen) and "<h3>Values" not in page
+
+
+def _parsed(words: list[str]) -> tuple[str, list[str]]:
+    """The command, read by the program's own parser, and what of the words it leaves over."""
+    command: Any = program
+    named = []
+    while isinstance(command, click.Group):
+        named.append(words.pop(0))
+        command = command.commands[named[-1]]
+    return " ".join(named), command.make_context(" ".join(named), words, resilient_parsing=False).args
+
+
+def test_what_to_run_next_is_told_at_a_terminal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert run(["canonical", "twin.npz"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("next: fiberscope canonical twin.npz -o twin-form.json  # ") and len(lines) == 2
+    for words in (["--quiet"], ["--json"]):
+        assert run(["canonical", "twin.npz", *words]) == 0
+        assert "next:" not in capsys.readouterr().err
+
+
+def test_what_to_run_next_carries_part_activation_and_domain_but_not_to_written_files() -> None:
+    given = {
+        "arguments": ["-a b.onnx"],
+        "options": {"--part": "p", "--activation": "relu", "--domain": "d.json", "-o": "x.npz"}
+    }  # fmt: skip
+    data = {
+        "schema": "fiberscope/reduce/1", "given": given, "widths_before": [1, 2, 1],
+        "output": {"path": "x.npz", "certificate": "x.json"}, "rounding": {"kind": "exact"},
+    }  # fmt: skip
+    assert [step.words for step in following(data)] == [
+        ("inspect", "x.npz", "--activation", "relu", "--domain", "d.json")
+    ]
+    data = {"schema": "fiberscope/fiber/1", "given": given, "inputs": [{"layers": [1, 2, 1], "trained": False}]}
+    shared = ("--part", "p", "--activation", "relu")
+    assert [step.words for step in following(data)] == [
+        ("canonical", "./-a b.onnx", *shared, "--domain", "d.json"),
+        ("reduce", "./-a b.onnx", *shared, "--domain", "d.json"),
+    ]  # fmt: skip
+    assert following({"schema": "fiberscope/fiber/1"}) == [] == following({})
+
+
+@pytest.mark.parametrize("command", ["inspect", "canonical", "fingerprint", "rank", "smallest-sim"])
+def test_an_activation_that_the_file_contradicts_is_refused(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    code = run([command, "tanh.npz", "--activation", "relu"])
+    said = capsys.readouterr()
+    assert code == 2 and "says its activation is tanh, not relu" in said.out + said.err
+    assert run([command, "tanh.npz", "--activation", "tanh", "--quiet"]) == 0
+    capsys.readouterr()
+    if command in ("inspect", "fingerprint"):  # of several files it is for those that do not say theirs
+        assert run([command, "tanh.npz", "twin.npz", "--activation", "relu", "--quiet"]) == 0
+        assert "refused" not in capsys.readouterr().out.partition("2 files")[0]
+
+
+def test_text_is_wrapped_but_no_name_of_a_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / ("a name with spaces " * 8 + "net.npz")
+    shutil.copy(folder / "stuck.npz", place)
+    assert run(["lint-init", str(place)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(place) and max(map(len, lines[1:])) <= 120 and len(lines) > 3
+    assert run(["lint-init", str(place), "--json"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
 def test_names_nearly_right_get_a_suggestion(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(folder)
     for words, meant in (
@@ -141,3 +275,12 @@ def test_messages_speak_of_options() -> None:
     )
     assert in_options("no bias; pass output_bias=True") == "no bias; add --output-bias"
     assert in_options("phi(x) = (x = 1) and (2 = y)") == "phi(x) = (x = 1) and (2 = y)"
+
+
+def test_a_width_too_small_for_the_target_proposes_no_embedding():
+    from fiberscope.pages.nextsteps import following
+
+    data = {"schema": "fiberscope/predict-recovery/1", "inputs": [{"layers": [3, 5, 1], "trained": True}]}
+    for width, proposed in (("2", False), ("9", True)):
+        given = {"arguments": ["t.onnx"], "options": {"--widths": width}}
+        assert any(step.words[0] == "embed" for step in following({**data, "given": given})) is proposed

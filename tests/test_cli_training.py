@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Path:
 def test_watch_prints_one_screen(run: Path) -> None:
     code, text = called("watch", run, "--print")
     assert code == 0 and "steps 0 to 5; 4 neurons in 1 population" in text
-    assert "neurons 0 and 1 of 0 move together" in text
+    assert "neurons 0 and 1 of layer '0' move together" in text
 
 
 def test_watch_json_holds_every_measurement_and_fits_its_schema(run: Path) -> None:

@@ -302,9 +302,18 @@ def test_refusals() -> None:
         ({"tolerances": (0.1, 0.01)}, "growing"),
         ({"tolerances": (0.0, 0.01)}, "growing"),
         ({"tolerances": ()}, "growing"),
-        ({"frozen": ["b3"]}, "unknown block 'b3'"),
+        ({"frozen": ["b3"]}, "there is no 'b3'"),
     ]:
         with pytest.raises(InputError, match=words):
             condensation(net, **options)
     with pytest.raises(InputError, match="hidden layer 1"):
         layer_directions(net, 1)
+
+
+def test_checkpoints_may_come_one_by_one() -> None:
+    series = [Network.random((2, 3, 1), activation="tanh", seed=seed) for seed in (0, 1)]
+    one_by_one: Any = (net for net in series)
+    assert [shot.network for shot in condensation(one_by_one, ranks=False).snapshots] == series
+    for wrong in ("net.onnx", 3, {"W": 1}):
+        with pytest.raises(InputError, match="networks is "):
+            condensation(wrong)  # type: ignore[arg-type]

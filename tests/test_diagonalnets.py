@@ -310,6 +310,44 @@ def test_flow_stops_with_the_budget_and_when_cancelled():
     assert any(f is not None and "s = 1e-1" in text for f, text in seen)
 
 
+def test_stages_that_fit_the_rounding_of_floats_are_marked_and_the_flow_ends_before_them():
+    x = np.random.default_rng(0).standard_normal((8, 3))
+    y = x @ np.array([1.5, 0.0, -0.7])  # off by rounding, so that the exact fit has a third coordinate
+    answer = diagonal(x, y, mode="flow", scales=["1e-30"])
+    late = [stage for stage in answer.stages if stage.time > 1e6]
+    kept = answer.fitted_after
+    assert late and kept == len(answer.stages) - len(late) >= 2
+    flow = answer.flows[0]
+    assert flow.finished and len(flow.predicted) == kept and flow.drops == pytest.approx(flow.predicted, rel=0.02)
+    assert flow.final == pytest.approx([1.5, 0.0, -0.7], abs=0.05)
+    assert str(answer).count("~") == len(late) + 1 and f"after stage {kept}" in str(answer)
+    assert json.loads(answer.to_json())["fitted_after"] == kept
+    # single precision rounds more; rationals and small integers not at all, however small what is left
+    single = diagonal(x.astype(np.float32), (x @ np.array([1.5, 0.0, -0.7])).astype(np.float32))
+    assert single.fitted_after == kept < len(single.stages)
+    tiny = diagonal([[F(1), F(0)], [F(0), F(1)]], [F(1), F(1, 10**20)])
+    assert len(tiny.stages) == 2 and tiny.fitted_after is None
+    assert diagonal(X, Y).fitted_after is None
+    # beside large numbers small ones are still precise: here each row is fitted by a coordinate of its own
+    assert diagonal(np.diag([1e8, 1.0]), [1e8, 1e-9]).fitted_after is None
+    sizes = np.array([1e8, 1e-8, 1, 1, 1, 1, 1, 1])[:, None]  # but rounding is found in badly scaled rows too
+    assert diagonal(sizes * x, (sizes * x) @ np.array([1.5, 0.0, -0.7])).fitted_after is not None
+
+
+def test_a_flow_that_the_budget_cut_says_so():
+    ended = iter([False] * 12)
+    answer = diagonal(
+        [[2.0, 1.0]], [2.0], mode="flow", scales=["1e-30"], compare=False,
+        budget=Budget(cancelled=lambda: next(ended, True)),
+    )  # fmt: skip
+    assert answer.path.finished and not answer.flows[0].finished and 0 < answer.flows[0].steps < 12
+    assert "where the budget ended it" in str(answer)
+    whole = diagonal([[2.0, 1.0]], [2.0], mode="flow", scales=["1e-3"], budget=1e6)
+    assert whole.flows[0].finished and "budget" not in str(whole)
+    none = diagonal([[2.0, 1.0]], [2.0], mode="flow", budget=0)
+    assert none.flows == () and "before a flow could begin" in str(none)
+
+
 # ---- the answer as text and data, and refusals
 
 
@@ -333,7 +371,7 @@ def test_refusals():
         diagonal(X, Y, depth=3, weights=1, mode="flow")
     for options, text in [
         ({"depth": 1}, "two layers"),
-        ({"mode": "else"}, "expected 'limit'"),
+        ({"mode": "else"}, "give 'limit'"),
         ({"scales": ["1e-3"]}, "mode 'flow'"),
         ({"weights": -1}, "positive"),
         ({"weights": [1, 2]}, "two rows"),
@@ -347,3 +385,10 @@ def test_refusals():
         diagonal(X, [1.0])
     with pytest.raises(InputError, match="finite"):
         diagonal([[math.nan]], [1.0])
+
+
+def test_scales_may_be_of_any_number_type():
+    wanted = diagonal(np.eye(2), [1.0, 2.0], mode="flow", scales=["1e-3", "1/8"]).flows
+    for scale, k in ((np.float32(0.125), 1), (Fraction(1, 8), 1), (np.array([0.125]), 1), ("1e-3", 0)):
+        (flow,) = diagonal(np.eye(2), [1.0, 2.0], mode="flow", scales=scale).flows
+        np.testing.assert_array_equal(flow.times, wanted[k].times)

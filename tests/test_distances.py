@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import fiberscope
 from fiberscope.activations import activation, names
 from fiberscope.domains import Box
-from fiberscope.errors import InputError
+from fiberscope.errors import InputError, UndecidedError
 from fiberscope.fibers.alignment import Move, align, moved
 from fiberscope.fibers.ascent import Ascent, exact_gap
 from fiberscope.fibers.distances import Bound, _halves, _Pool, distance
@@ -604,3 +604,57 @@ def test_shown_ends_are_rounded_outward():
     found = distance(f, g, "[0,1]")
     low, high = (float(word) for word in str(found).split("on")[0].split("<= sup |f - g| <="))
     assert low <= found.lower <= found.upper <= high
+
+
+def test_bounds_as_conditions():
+    f, g = (Network.from_arrays(([[1.0]], [0.0]), ([[v]], [0.0])) for v in (1.0, 1.5))
+    assert distance(f, g, "[0,1]", below=0.75)
+    assert not distance(f, g, "[0,1]", below=0.25)
+    with pytest.raises(UndecidedError, match="give below"):
+        bool(distance(f, g, "[0,1]"))
+    with pytest.raises(UndecidedError, match="compare .answer"):
+        bool(distance(f, g, below=1e9, budget=0))
+
+
+@pytest.mark.parametrize("below", [True, "0.1", [1], -1, 0, float("nan"), float("inf")])
+def test_thresholds_that_are_no_positive_numbers_are_refused(below):
+    net = Network.random((1, 2, 1), seed=0)
+    with pytest.raises(InputError, match="give a positive number"):
+        distance(net, net, "[0,1]", below=below)
+
+
+@pytest.mark.parametrize("below", [1, np.int64(1), np.float32(1), np.float64(1), Fraction(1)])
+def test_thresholds_may_be_of_any_number_type(below):
+    f, g = (Network.from_arrays(([[1.0]], [0.0]), ([[v]], [0.0])) for v in (1.0, 3.0))
+    found = distance(f, g, "[0,1]", below=below)
+    assert found.answer is Answer.NO and found.below == 1
+
+
+def test_what_is_said_of_an_undecided_distance_is_proved():
+    """The ends in the sentence are rounded outward, as the bound itself is."""
+    seen = 0
+    for seed in range(12):
+        f, g = (Network.random((3, 8, 1), seed=2 * seed + k) for k in (0, 1))
+        found = distance(f, g, "[-1,1]", budget=Budget(cells=1))
+        again = distance(f, g, "[-1,1]", below=(found.lower + found.upper) / 2, budget=Budget(cells=1))
+        if again.answer is Answer.UNDECIDED:
+            low, high = (float(text) for text in again.reason.split("between ")[1].split(" and "))
+            assert low <= again.lower <= again.upper <= high
+            seen += 1
+    assert seen > 6
+
+
+@pytest.mark.parametrize("head", [None, "softmax", "log_softmax", "argmax"])
+def test_logits_are_compared_as_they_are_when_a_copy_is_wider(head):
+    """A head forgets a shift of the logits, and argmax a factor; the distance does not."""
+    upper, below = np.array([[1.0, 2.0, 3.0], [2.0, 0.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    f = Network.from_arrays((below, np.zeros(3)), (upper, [0.0, 1.0]), head=head)
+    wide = below[[0, 1, 2, 2]], upper[:, [0, 1, 2, 2]] * [1, 1, 0.5, 0.5]
+    for factor, shift in ((1.0, 0.0), (1.0, 5.0), (3.0, 0.0)):
+        g = Network.from_arrays(
+            (wide[0], np.zeros(4)), (factor * wide[1], factor * np.array([0, 1]) + shift), head=head
+        )
+        found = distance(f, g, "[0,1]")
+        largest = max(abs(f.exact(x)[k] - g.exact(x)[k]) for x in itertools.product((0, 1), repeat=2) for k in (0, 1))
+        assert found.lower <= largest <= found.upper <= 1.1 * largest
+        assert "canonical-form" in found.theorems and (largest == 0) == ("same function" in found.reason)

@@ -721,3 +721,19 @@ def test_the_error_of_one_sample_in_a_long_interval_is_not_known_until_the_next(
     one_by_one = Drift(model, theta)
     one_by_one.observe(1, theta, gradients[0], state)
     assert one_by_one.report().laws[0].error == 0.0
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: OptimiserState(["adam"], 0.1), "unknown optimiser"),
+        (lambda: OptimiserState("adam", "fast"), "lr of adam: 'fast'; give a number"),
+        (lambda: OptimiserState("adam", 0.1, groups=None), "groups of adam: None"),
+        (lambda: OptimiserState("adam", 0.1, groups={"w": 1.0}), "give numbers by name for each parameter"),
+        (lambda: OptimiserState("adam", 0.1, buffers=[]), "buffers of adam"),
+        (lambda: Drift("chain", {}), "architecture is a str"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_line(call, words):
+    with pytest.raises(InputError, match=words):
+        call()

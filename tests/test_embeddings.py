@@ -439,7 +439,7 @@ def test_factors_are_those_the_activation_forgives():
 def test_options_are_checked():
     net = Network.random((2, 3, 1), activation="tanh", seed=0)
     for widths, options, text in (
-        ([2], {}, "at least"), ([4, 4], {}, "each hidden layer"), ([4], {"how": "half"}, "unknown"),
+        ([2], {}, "at least"), ([4, 4], {}, "each hidden layer"), ([4], {"how": "half"}, "give 'null'"),
         ([4], {"alpha": "big"}, "alpha"), ([4], {"alpha": 0.5, "how": "mixed"}, "goes with"),
         ([4], {"labels": [[0, 1, 2]]}, "hidden widths"), ([4], {"labels": [[0, 1, 1, 1]]}, "name each"),
         ([4], {"labels": [[0, 1, 2, 3]]}, "name each"),
@@ -483,3 +483,12 @@ def test_reports():
     assert "H' T = S H" in str(found) and json.loads(verify(wide).to_json())["loss"] is None
     assert json.loads(break_symmetry(wide).to_json())["change"] == [0.0, 0.0]
     assert wide.floats(np.float32).dtype == np.float32
+
+
+def test_alpha_may_be_text_of_a_number() -> None:
+    net = Network.from_arrays(([[1.0], [2.0]], [0.5, -0.5]), ([[3.0, 4.0]], [0.25]), activation="tanh")
+    third = embed(net, [3], how="split", alpha=Fraction(1, 3)).network
+    assert embed(net, [3], how="split", alpha="1/3").network == third
+    for wrong in ("a third", "1/0", "1e9999999", "nan", float("inf"), [1]):
+        with pytest.raises(InputError, match="^alpha .*; give a finite number, 'random' or None$"):
+            embed(net, [3], how="split", alpha=wrong)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 from fiberscope.certificates import check
 from fiberscope.domains import Box
 from fiberscope.errors import InputError, UndecidedError
+from fiberscope.fibers.alignment import align
+from fiberscope.fibers.distances import distance
 from fiberscope.fibers.equality import assert_equal, equal
+from fiberscope.fibers.paths import connect
 from fiberscope.fibers.witnesses import replayed
 from fiberscope.network import Network
 from fiberscope.results import Answer, Budget
@@ -121,8 +125,10 @@ def test_heads():
         no(build((w, b), head=head), build((w, b + np.array([0, 0, 1e-9])), head=head))
     yes(build((w, b), head="argmax"), build(lifted, head="argmax"))
     no(build((w, b), head="argmax"), build((w, b * [1, 1, 2]), head="argmax"))
-    doubled = equal(build((w, b), head="argmax"), build((2 * np.array(w), 2 * b), head="argmax"), budget=1)
-    assert doubled.answer is not Answer.NO
+    tripled = (3 * np.array(lifted[0]), 3 * lifted[1])
+    yes(build((w, b), head="argmax"), build(tripled, head="argmax"))
+    no(build((w, b), head="softmax"), build(tripled, head="softmax"))
+    no(build((w, b), head="argmax"), build((-np.array(w), -b), head="argmax"))
     no(build((w, b)), build(lifted))
     mixed = equal(build((w, b), head="softmax"), build((w, b)))
     assert mixed.answer is Answer.UNDECIDED
@@ -195,8 +201,13 @@ def test_verdicts_as_conditions_and_assert_equal():
     with pytest.raises(UndecidedError):
         bool(equal(f, build(([[1.0, 0.0]], [0.0]), head="softmax")))
     assert_equal(f, f)
-    with pytest.raises(AssertionError, match="not proved equal: NO"):
-        assert_equal(f, g)
+    with pytest.raises(AssertionError, match="not proved equal: NO") as caught:
+        assert_equal(f, g, seed=1)
+    # the message shows both outputs, and ends in Python that shows them again
+    found = equal(f, g, seed=1).counterexample
+    assert found.table() in str(caught.value) and str(caught.value).endswith(found.snippet())
+    with pytest.raises(AssertionError, match="not proved equal: UNDECIDED"):
+        assert_equal(f, g, budget=0)
     with pytest.raises(InputError, match="f maps 2 inputs to 1 outputs, g 3 to 1"):
         equal(f, Network.random((3, 3, 1), seed=0))
     with pytest.raises(InputError):
@@ -303,3 +314,21 @@ def test_small_integer_networks_against_exact_values(seed):
     assert verdict.answer is not Answer.NO or value(nets[0], verdict.counterexample.x) != value(
         nets[1], verdict.counterexample.x
     )
+
+
+@pytest.mark.parametrize("wrong", [None, "net.onnx", Path("net.onnx"), 3, [([[1.0]], [0.0])], np.eye(2)])
+@pytest.mark.parametrize("function", [equal, assert_equal, distance, align, connect])
+def test_what_is_no_network_is_refused_by_name(function, wrong):
+    net = Network.random((2, 3, 1), seed=0)
+    for pair, name in (((wrong, net), "f"), ((net, wrong), "g")):
+        with pytest.raises(InputError, match=f"^{name} is .*fs.load") as caught:
+            function(*pair)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "one"])
+@pytest.mark.parametrize("function", [equal, assert_equal, distance])
+def test_what_is_no_seed_is_refused(function, seed):
+    net = Network.random((2, 3, 1), seed=0)
+    with pytest.raises(InputError, match="seed"):
+        function(net, net, seed=seed)

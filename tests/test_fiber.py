@@ -1,7 +1,9 @@
 """Fibers: dimensions against Jacobian ranks, generators, equations, samples, paths, roles and vectors."""
 
+import copy
 import itertools
 import json
+import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -498,3 +500,66 @@ def test_turns_are_counted():
     assert roles.turns == 2 and roles.joined
     assert roles.count == 6 * 2 * 4
     assert count_roles(Network.random((30, 20, 20, 1), seed=0)).labelings is None
+
+
+# ---- as objects, and what they cannot be asked
+
+
+def hidden_kink():
+    """A network and another of its fiber: relu(2 relu(x) - 4) = relu(relu(2 x + 1) - 5)."""
+    one = Network.from_arrays(([[1.0]], [0.0]), ([[2.0]], [-4.0]), ([[1.0]], [0.0]))
+    return one, Network.from_arrays(([[2.0]], [1.0]), ([[1.0]], [-5.0]), ([[1.0]], [0.0]))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_fibers_and_paths_can_be_copied_after_they_were_used(copied):
+    net, other = hidden_kink()
+    found = fiber(net)
+    text, _ = str(found), found.latex()
+    again = copied(found)
+    assert str(again) == text and again.latex() == found.latex()
+    path = found.path(other)
+    half = copied(path).at(Fraction(1, 2))
+    assert half.same_as(path.at(Fraction(1, 2))) and not half.same_as(net)
+
+
+@pytest.mark.parametrize("options", [
+    {"n": -1}, {"n": 1.5}, {"n": True}, {"n": None}, {"steps": -1}, {"steps": "many"}, {"seed": -1}, {"seed": "one"},
+    {"dtype": "int8"}, {"dtype": "float8"}, {"dtype": 3}, {"domain": "somewhere"},
+])  # fmt: skip
+def test_samples_that_make_no_sense_are_refused(options):
+    with pytest.raises(InputError, match={"n": "number of members"}.get(*options, next(iter(options)))):
+        fiber(hidden_kink()[0]).sample(**options)
+
+
+def test_members_say_how_they_were_reached_and_what_rounding_did():
+    net = typed_network((3, 2, 4, 1), "SADS", seed=0)
+    exact, *_ = fiber(net).sample(seed=1)
+    assert str(exact).endswith("exactly the same function") and f"{exact.moves[0]['move']} " in str(exact)
+    rounded = next(m for s in range(20) for m in fiber(net).sample(seed=s, dtype="float16", domain="[-1,1]")
+                   if not m.exact)  # fmt: skip
+    said = float(str(rounded).split("at most ")[1].split(" +")[0])
+    assert rounded.constant <= said <= 1.2 * rounded.constant
+
+
+def test_times_outside_a_path_are_refused():
+    net, other = hidden_kink()
+    path = fiber(net).path(other)
+    for wrong in (2, -1, "half", None, [0.5], np.nan, np.inf):
+        with pytest.raises(InputError, match="time on a path|on a path; give"):
+            path.at(wrong)
+    with pytest.raises(InputError, match="number of points"):
+        path.points(2.5)
+    assert path.at(np.float32(0.5)).same_as(path.at(Fraction(1, 2)))
+
+
+def test_what_is_no_network_has_no_fiber():
+    with pytest.raises(InputError, match="fs.load"):
+        fiber("net.onnx")
+    with pytest.raises(InputError, match="^g is"):
+        fiber(hidden_kink()[0]).contains(None)
+
+
+def test_ranks_over_q_of_a_smooth_network_are_refused_for_what_they_are():
+    with pytest.raises(ScopeError, match="ranks over Q need ReLU networks; found 2-3-1 tanh"):
+        fiber(Network.random((2, 3, 1), activation="tanh", seed=0)).check_dimension(exact=True)

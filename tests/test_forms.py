@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fiberscope.activations import activation
 from fiberscope.domains import Box
+from fiberscope.errors import InputError
 from fiberscope.fibers.exchanges import hidden_neurons
 from fiberscope.fibers.forms import canonical, fingerprint
 from fiberscope.fibers.uniqueness import common_traces
@@ -79,9 +80,29 @@ def test_a_form_with_a_head_has_the_relative_logits(head):
     form = canonical(net)
     assert form.same_as(canonical(lifted))
     assert form.unique == (head != "argmax")
+    factor = next((Fraction(s["factor"]) for s in form.moves if s["move"] == "stretch"), Fraction(1))
+    assert factor > 0
     for x in ladder(net, rng, 8):
         values = net.exact(x)
-        assert form.exact(x) == tuple(v - values[0] for v in values)
+        relative = tuple(v - values[0] for v in values)
+        if head == "argmax":
+            assert form.exact(x) == tuple(factor * v for v in relative)
+        else:
+            assert form.exact(x) == relative
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid", "hard_tanh"])
+def test_argmax_forgets_a_positive_factor_and_no_other(name):
+    rng = np.random.default_rng(6)
+    hidden = (rng.integers(-3, 4, (4, 3)) / 2.0, rng.integers(-3, 4, 4) / 4.0)
+    v, d = rng.integers(-9, 10, (3, 4)), rng.integers(-9, 10, 3)
+    forms = {
+        factor: canonical(build(hidden, (factor * v / 4, factor * d / 4), activation=name, head="argmax"))
+        for factor in (1, 3, 0.625, -1)
+    }
+    assert forms[1].same_as(forms[3])
+    assert forms[1].same_as(forms[0.625])
+    assert not forms[1].same_as(forms[-1])
 
 
 def test_the_domain_of_a_form_is_where_it_has_the_values():
@@ -442,3 +463,23 @@ def test_common_traces_of_rationals_that_floats_round():
     for k in range(1, 80):
         rows = np.array([base, [v * Fraction(k, 49) for v in base]], dtype=object)
         assert common_traces(rows, np.array([Fraction(1), Fraction(5)], dtype=object)) == [(0, 1)]
+
+
+def test_what_a_form_cannot_be_asked_is_refused():
+    form = canonical(Network.random((2, 3, 1), seed=0))
+    for wrong in ([1], [[1, 2]], [1, np.nan], [1, Fraction(1, 3), 2], "ab", [np.inf, 0]):
+        with pytest.raises(InputError, match="input"):
+            form.exact(wrong)
+    for wrong in (None, form.network, form.digest):
+        with pytest.raises(InputError, match=r"give canonical\(net\)"):
+            form.same_as(wrong)
+    for function in (canonical, fingerprint):
+        with pytest.raises(InputError, match="fs.load"):
+            function("net.onnx")
+
+
+def test_fingerprints_on_a_domain_see_that_domain_only():
+    f = Network.from_arrays(([[1.0]], [0.0]), ([[1.0]], [0.0]))
+    line = Network.from_arrays(([[1.0]], [5.0]), ([[1.0]], [-5.0]))
+    assert fingerprint(f, "[0,1]") == fingerprint(line, "[0,1]") == canonical(f, "[0,1]").fingerprint
+    assert fingerprint(f) != fingerprint(line)

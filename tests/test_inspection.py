@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fiberscope.domains import Box
+from fiberscope.errors import InputError
 from fiberscope.inspection import inspect
 from fiberscope.network import Layer, Network
 from fiberscope.theorems import cite
@@ -95,3 +96,17 @@ def test_a_constant_function_is_called_constant():
     texts = [f.text for f in inspect(net).findings]
     assert any(text.startswith("the function is constant on all real inputs") for text in texts)
     assert not any("constant on" in f.text for f in inspect(twin()).findings)
+
+
+def test_an_affine_map_is_told_in_words():
+    text = str(inspect(Network.random((2, 1), seed=0)))
+    assert "no hidden layer: one affine map" in text and "there is no hidden neuron, so none is redundant" in text
+    assert "effective" not in text  # no empty table
+    flat = str(inspect(Network.from_arrays(([[0.0, 0.0]], [1.0]))))
+    assert "the function is constant on all real inputs" in flat and "keeps one neuron" not in flat
+
+
+@pytest.mark.parametrize("given", [None, "a.onnx", 3])
+def test_what_is_no_network_is_refused(given):
+    with pytest.raises(InputError, match="no Network; .*fs.load"):
+        inspect(given)

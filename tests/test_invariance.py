@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from fiberscope.errors import InputError
 from fiberscope.meanfield.symmetry.groups import OrthogonalGroup, antipodal, cyclic, permutations, signed_permutations
-from fiberscope.meanfield.symmetry.invariance import alignment, check_antisymmetry, check_invariance, invariance_defect
+from fiberscope.meanfield.symmetry.invariance import check_antisymmetry, check_invariance, invariance_defect
 from fiberscope.meanfield.symmetry.measures import neurons_of, sphere_points
+from fiberscope.meanfield.symmetry.subspaces import alignment
 from fiberscope.network import Network
 
 SWAP = [[0.0, 1.0], [1.0, 0.0]]
@@ -222,6 +223,8 @@ def test_other_arrays_and_flows():
     a, B = orbit_net(permutations(2), 2, 2, 11)
 
     class Tensor:
+        dtype = "torch.float64"
+
         def __init__(self, values):
             self._values = values
 
@@ -377,3 +380,32 @@ def test_an_invariant_network_does_not_thank_a_start_that_was_not():
     flip = OrthogonalGroup([np.diag([-1.0, 1.0])], 2)
     moved = check_invariance((a, B), flip, start=(a, B + [[0.3, 0.0], [0.0, 0.0]]))
     assert moved.invariant and "training is no reason" in str(moved)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda net: invariance_defect(net, "swap"), "group: 'swap' is no number"),
+        (lambda net: invariance_defect(net, [1.0, 2.0]), "group of shape"),
+        (lambda net: invariance_defect(net, np.eye(2), kind="functions"), "did you mean 'function'"),
+        (lambda net: invariance_defect(net, np.eye(2), sign="plus"), "sign 'plus'; give 1 or -1"),
+        (lambda net: invariance_defect(net, np.eye(2), kind="function", samples=0.5), "samples: 0.5"),
+        (lambda net: invariance_defect(net, np.eye(2), kind="function", seed="s"), "seed 's'"),
+        (lambda net: check_invariance(net, np.eye(2), tolerance=None), "tolerance: None"),
+        (lambda net: check_antisymmetry(net, target="norm"), "target 'norm'; give a function"),
+        (lambda net: check_antisymmetry(net, target=lambda x: x), "one number a row"),
+        (lambda net: alignment(net, 0.5), "H by its dimension: 0.5"),
+        (lambda net: alignment(net, "plane"), "H by its dimension: 'plane'"),
+        (lambda net: alignment(net, 3), "H of dimension 3; give 1 <= dH <= 2"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_line(call, words):
+    with pytest.raises(InputError, match=words):
+        call(([1.0, -1.0], [[1.0, 0.0], [0.0, 1.0]]))
+
+
+def test_a_time_that_a_flow_does_not_have_is_refused():
+    net = SimpleNamespace(times=np.arange(2.0), a=np.ones((2, 1)), B=np.ones((2, 1, 2)), activation="relu")
+    for at in (2, -3, 0.5, "last"):
+        with pytest.raises(InputError, match="the flow has 2 times"):
+            invariance_defect(net, np.eye(2), at=at)

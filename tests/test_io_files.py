@@ -165,7 +165,7 @@ def round_trip(suffix, tmp_path_factory, data):
     assert again.source.parameter_count == net.parameter_count == sum(int(np.prod(s)) for _, s in again.source.tensors)
     # a copy of the file, put back unchanged, is the same network again
     copy = path.with_name(f"copy{suffix}")
-    assert save(again, copy) is True
+    assert save(again, copy, drop_in=True).is_file()
     assert load(copy, activation="relu").same_as(net)
 
 
@@ -176,7 +176,7 @@ def test_smaller_layers_go_into_a_copy_of_the_file(suffix, tmp_path):
     save(net, tmp_path / f"a{suffix}")
     read = load(tmp_path / f"a{suffix}", activation="relu")
     smaller = shrunk(read)
-    assert save(smaller, tmp_path / f"b{suffix}", drop_in=True) is True
+    save(smaller, tmp_path / f"b{suffix}", drop_in=True)
     again = load(tmp_path / f"b{suffix}", activation="relu")
     assert again.widths == (3, 4, 4, 2)
     assert again.same_as(smaller)
@@ -201,7 +201,8 @@ def test_a_changed_original_is_not_copied(tmp_path):
     save(Network.random((2, 3, 1), seed=0), tmp_path / "a.npz")
     read = load(tmp_path / "a.npz")
     save(Network.random((2, 3, 1), seed=1), tmp_path / "a.npz", force=True)
-    assert save(read, tmp_path / "b.npz") is False
+    assert encode(read, tmp_path / "b.npz")[1] is False
+    assert save(read, tmp_path / "b.npz") == tmp_path / "b.npz"
     with pytest.raises(UnsupportedError, match="has changed since it was read"):
         save(read, tmp_path / "c.npz", drop_in=True)
 
@@ -229,7 +230,8 @@ def test_a_bias_that_the_file_does_not_have_is_not_put_into_a_copy(tmp_path):
     moved = net.with_layers([replace(net.layers[0], bias=np.array([1.0, 0.0])), net.layers[1]])
     with pytest.raises(UnsupportedError, match="layer 1 has no bias in the file"):
         replacements(net, moved, {"W1": "f8", "W2": "f8", "b2": "f8"})
-    assert save(moved, tmp_path / "b.npz") is False
+    assert encode(moved, tmp_path / "b.npz")[1] is False
+    assert save(moved, tmp_path / "b.npz") == tmp_path / "b.npz"
     assert load(tmp_path / "b.npz").same_as(moved)
 
 
@@ -245,3 +247,25 @@ def test_errors_are_one_line_even_if_names_are_not(tmp_path):
         load(tmp_path / "a.npz")
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_save_returns_the_path(tmp_path):
+    net = Network.random((2, 3, 1), seed=0)
+    assert load(save(net, str(tmp_path / "a.npz"))) == net
+    for path in (None, 3, net):
+        with pytest.raises(InputError, match=r"the order is save\(network, path\)"):
+            save(net, path)
+    with pytest.raises(InputError, match="the path is empty"):
+        load("")
+
+
+def test_paths_may_be_of_any_kind(tmp_path):
+    class Place(os.PathLike):
+        def __fspath__(self):
+            return str(tmp_path / "net.npz")
+
+    net = Network.random((2, 3, 1), seed=0)
+    assert save(net, Place()) == tmp_path / "net.npz" and load(Place()) == net
+    for wrong in (b"net.npz", 3, None):
+        with pytest.raises(InputError, match="the order is save"):
+            save(net, wrong)

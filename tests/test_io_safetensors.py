@@ -69,7 +69,7 @@ def test_bfloat16_is_widened_exactly(tmp_path):
     net = load(tmp_path / "a.safetensors")
     assert net.layers[0].weight.tolist() == numbers.tolist()
     assert "bfloat16" in net.source.notes[0]
-    assert save(net, tmp_path / "b.safetensors") is True
+    assert save(net, tmp_path / "b.safetensors", drop_in=True).is_file()
     assert load(tmp_path / "b.safetensors").same_as(net)
 
 
@@ -142,7 +142,7 @@ def test_a_copy_keeps_other_tensors_and_metadata(tmp_path):
     entry = {**GOOD, "other": {"dtype": "I64", "shape": [1], "data_offsets": [4, 12]}, "__metadata__": {"format": "pt"}}
     (tmp_path / "a.safetensors").write_bytes(packed(entry, b"\0\0\x80\x3f" + (7).to_bytes(8, "little")))
     net = load(tmp_path / "a.safetensors")
-    assert save(net, tmp_path / "b.safetensors") is True
+    assert save(net, tmp_path / "b.safetensors", drop_in=True).is_file()
     data = (tmp_path / "b.safetensors").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     assert header["__metadata__"] == {"format": "pt"}

@@ -128,3 +128,33 @@ def test_activations_from_words(given, labels):
 def test_activations_that_do_not_fit_are_refused(given):
     with pytest.raises(InputError):
         activations_for(3, given)
+
+
+def test_weights_in_integers_and_lists_are_read():
+    net = load({"0.weight": [[1, 2], [3, 4]], "0.bias": [0, 1], "2.weight": [[1, 1]]}, activation="relu")
+    assert net.widths == (2, 2, 1) and net([1.0, 1.0]).tolist() == [11.0]
+    assert load({"0.weight": np.ones((1, 2)), "steps": np.array(7)}).widths == (2, 1)  # a counter is no weight
+
+
+def test_errors_begin_with_what_they_are_about():
+    with pytest.raises(InputError, match="^state dict: holds tensors only and does not say the activation"):
+        load({"0.weight": np.ones((2, 2)), "2.weight": np.ones((1, 2))})
+    with pytest.raises(InputError, match=r"^state dict: 0.weight is of dtype complex128, not a tensor"):
+        load({"0.weight": np.ones((2, 2)) * 1j})
+    with pytest.raises(InputError, match="^state dict: 0.weight is .*no rectangular array"):
+        load({"0.weight": [[1, 2], [3]]})
+
+
+@pytest.mark.parametrize("given", [None, 3, [(np.ones((1, 1)), None)], b"abc", print])
+def test_what_is_no_model_is_refused(given):
+    with pytest.raises(InputError, match=r"cannot read a network from an object of type \w+; .*from_arrays"):
+        load(given)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+def test_quantised_weights_are_no_weights(dtype):
+    """Short integers have a scale elsewhere: as they are, they would be another network."""
+    weights = {"0.weight": np.ones((3, 2), dtype), "2.weight": np.ones((1, 3), dtype)}
+    with pytest.raises(UnsupportedError, match="expected weight matrices"):
+        load(weights, activation="relu")
+    assert load({k: v.astype(np.int64) for k, v in weights.items()}, activation="relu").widths == (2, 3, 1)

@@ -99,7 +99,7 @@ def test_a_copy_keeps_names_containers_and_other_values(tmp_path, zipped):
     smaller = net.with_layers(
         [replace(first, weight=first.weight[:2], bias=first.bias[:2]), replace(second, weight=second.weight[:, :2])]
     )
-    assert save(smaller, tmp_path / "b.pt", drop_in=True) is True
+    save(smaller, tmp_path / "b.pt", drop_in=True)
     again = torch.load(tmp_path / "b.pt", weights_only=True)
     assert list(again) == list(tree)
     assert (again["epoch"], again["best"]) == (7, (0.5, None, "x"))
@@ -151,6 +151,7 @@ def test_files_without_networks_say_what_they_hold(tmp_path):
         (torch.zeros(5, 6), r"saw one tensor \(5, 6\)"),
         ({"a": torch.zeros(3)}, r"saw a \(3,\)"),
         ({"a": 1}, "saw a dict without tensors"),
+        (3, "saw an int without tensors"),
         ({"0.weight": torch.zeros(4, 3, 2, 2)}, "is a convolution"),
         (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).state_dict(), "normalisation layer"),
         ({"0.weight": torch.full((1, 1), float("nan"))}, r"weight\[0, 0\] is nan"),
@@ -158,6 +159,28 @@ def test_files_without_networks_say_what_they_hold(tmp_path):
         torch.save(value, tmp_path / "a.pt")
         with pytest.raises(InputError, match=words):
             load(tmp_path / "a.pt", activation="relu")
+
+
+def test_a_single_layer_module_is_a_network():
+    module = nn.Linear(2, 3)
+    net = load(module)
+    assert net.architecture == "2-3 affine" and net.dtype == np.float32
+    assert np.array_equal(net.layers[0].weight, module.weight.detach().numpy())
+    with pytest.raises(UnsupportedError, match="^LSTM: module LSTM 0 is not supported; known are"):
+        load(nn.LSTM(2, 3))
+
+
+def test_what_to_torch_takes_is_what_load_takes():
+    module = to_torch({"0.weight": [[1, 2]]})  # the weights of one layer, in integers
+    assert module(torch.tensor([[1.0, 1.0]], dtype=torch.float64)).item() == 3.0
+    with pytest.raises(InputError, match="cannot read a network from an object of type NoneType"):
+        to_torch(None)
+
+
+def test_the_shape_of_one_input_may_be_a_number():
+    assert load(nn.Sequential(nn.Linear(2, 1)), input_shape=2).widths == (2, 1)
+    with pytest.raises(InputError, match="input_shape: 'a'; give a whole number >= 1"):
+        load(nn.Sequential(nn.Linear(2, 1)), input_shape="a")
 
 
 # ---- the pickle machine

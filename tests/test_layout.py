@@ -37,6 +37,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("layers",),
     ("activations",),
     ("domains",),
+    ("arguments",),  # what users hand over, read or refused
     ("rationals", "balls", "results"),
     ("theorems",),
     ("errors",),

@@ -14,6 +14,7 @@ from scipy.integrate import solve_ivp
 
 from fiberscope.errors import InputError, IntegrationError
 from fiberscope.meanfield.harmonics.kernels import arccos_potential
+from fiberscope.meanfield.integrators import log_times
 from fiberscope.meanfield.linear.flow import linear_flow, linear_flow_of, moments_of
 from fiberscope.meanfield.linear.odd import odd_flow
 from fiberscope.meanfield.linear.system import Hyperbolic, Moments, lorentz_invariants, modes_of
@@ -510,3 +511,29 @@ def test_only_relu_networks_rest_on_the_theorem_for_odd_targets():
     assert "odd-linear" in linear_flow(C, beta, 1.5, [0, 1]).theorems
     assert "odd-linear" not in linear_flow(C, beta, 1.5, [0, 1], slope=1.0).theorems
     assert "odd-linear" not in linear_flow_of(C, beta, None, [0, 1]).theorems
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: odd_flow("big", 3, [1]), "beta_norm: 'big'; give a finite number >= 0"),
+        (lambda: odd_flow(0.1, None, [1]), "d: None; give a whole number >= 1"),
+        (lambda: odd_flow(0.1, 3, [1], variance=[1.0]), r"variance: \[1.0\]; give a finite number > 0"),
+        (lambda: odd_flow(0.1, 3, [1], slope=True), "slope: True"),
+        (lambda: odd_flow(0.1, 3, [1], slope=1e300), "range of floats"),
+        (lambda: linear_flow(np.eye(2), [1, 1], "one", [1]), "V: 'one'"),
+        (lambda: linear_flow(np.eye(2), [1, 1], 1, [1], slope=None), "slope: None"),
+        (lambda: linear_flow(np.eye(2), [1, 1], 1, [1], rtol="x"), "rtol: 'x'"),
+        (lambda: linear_flow(np.eye(2), [1, 1], 1, [1], method="radau"), "did you mean 'Radau'"),
+        (lambda: linear_flow([["a"]], [1], 1, [1]), "C: .*'a'.* is no number"),
+        (lambda: linear_flow_of([[1.0]], [1.0], 1, [1], path=4), "path 4; give the path of a file"),
+        (lambda: linear_flow_of([[1.0]], [1.0], 1, [1], progress=4), "progress 4; give a function"),
+        (lambda: linear_flow(np.eye(2), [1, 1], 1, [1], slope=1e300), "range of floats"),
+        (lambda: log_times("a", 2, 3), "first: 'a'"),
+        (lambda: log_times(1, 2, 2.5), "count: 2.5"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_line(call, words):
+    with pytest.raises(InputError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fiberscope.activations import activation
@@ -396,8 +396,9 @@ def test_elementwise_rules_keep_the_members_with_one_factor() -> None:
 def test_an_unknown_optimiser_is_refused() -> None:
     with pytest.raises(InputError, match="known: gd, sgd"):
         lint_init(twins(), optimiser="adamax")
-    with pytest.raises(InputError, match="give a name"):
-        lint_init(twins(), optimiser=3)
+    for wrong, what in ((3, "a int"), (OptimiserState, "the class OptimiserState"), (object(), "a object")):
+        with pytest.raises(InputError, match=f"optimizer is {what}; give the optimizer object itself, or a name: gd"):
+            lint_init(twins(), optimiser=wrong)
 
 
 # ---- changes
@@ -794,7 +795,8 @@ def test_gain_and_shift_of_zero_before_a_relu_are_dead() -> None:
 
 
 @settings(max_examples=25)
-@given(st.floats(0.0, 0.99), st.floats(0.01, 1.0), st.booleans())
+@example(2.0**-149, 1 - 1e-9, False)
+@given(st.floats(0.0, 0.99), st.floats(0.01, 1 - 1e-9), st.booleans())
 def test_decay_that_is_small_for_its_momentum_never_passes_zero(momentum: float, part: float, nesterov: bool) -> None:
     """Dead neurons stay dead under coupled decay with rate * decay <= (1 - sqrt(momentum))^2."""
     limit = (1 - momentum**0.5) ** 2
@@ -807,6 +809,8 @@ def test_decay_that_is_small_for_its_momentum_never_passes_zero(momentum: float,
     for _ in range(200):
         theta, state = rule.step(theta, np.zeros(1), state)
         assert theta[0] <= 1e-300
+    over = optimiser(name, 0.5, momentum=2.0**-149, decay=2.0)  # 1 > (1 - sqrt(m))^2, though not in floats
+    assert not lint_init(dead_relu(), optimiser=over).findings[0].trapped
     wild = optimiser(name, 0.5, momentum=max(momentum, 0.5), decay=1.9)
     assert not lint_init(dead_relu(), optimiser=wild).findings[0].trapped
 
@@ -1211,3 +1215,28 @@ def test_the_summary_says_what_was_not_looked_at() -> None:
     assert "nothing can be said of weight_ih_l0" in text
     assert "not trapped" not in text
     assert "nothing can be said" not in str(lint_init(torch.nn.Linear(3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimiser": "adamm"}, "did you mean 'adam'"),
+        ({"architecture": True}, "architecture is a bool; expected an Architecture"),
+        ({"tolerance": None}, "tolerance None; give a number >= 0"),
+        ({"data": 3.0}, r"data has shape \(\); expected \(samples, 2\)"),
+        ({"data": [[1.0, 2.0, 3.0]]}, r"data has shape \(1, 3\)"),
+        ({"seed": -1}, "seed -1"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_line(options, words):
+    net = Network.from_arrays(([[1.0, 2.0], [1.0, 2.0]], [0, 0]), ([[2.0, 1.0]], [0]), activation="relu")
+    with pytest.raises(InputError, match=words):
+        lint_init(net, **options)
+
+
+@pytest.mark.parametrize("tolerance", [Fraction(1, 10), np.float32(0.1), np.int64(0)])
+def test_tolerances_may_be_of_any_number_type(tolerance: Any) -> None:
+    net = Network.random((2, 3, 1), activation="tanh", seed=0)
+    assert lint_init(net, tolerance=tolerance).findings == lint_init(net, tolerance=float(tolerance)).findings
+    with pytest.raises(InputError, match="^tolerance True"):
+        lint_init(net, tolerance=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -123,10 +124,35 @@ def test_maps_that_are_not_orthogonal_are_refused() -> None:
         OrthogonalGroup([np.eye(3)], 2)
     with pytest.raises(InputError, match="no signed permutation"):
         OrthogonalGroup([(np.array([0, 0]), np.ones(2))], 2)
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(InputError, match="generator 0: NaN or an infinity"):
         OrthogonalGroup([[[np.nan, 0.0], [0.0, 1.0]]], 2)
     with pytest.raises(InputError, match="not orthonormal"):
         OrthogonalGroup([], 2, continuous=[[[1.0, 1.0]]])
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: OrthogonalGroup("swap", 2), "generators 'swap'; give a list of matrices"),
+        (lambda: OrthogonalGroup(3, 2), "generators 3"),
+        (lambda: OrthogonalGroup([["a", "b"]], 2), "generator 0: .*'a'.* is no number"),
+        (lambda: OrthogonalGroup([], 2.5), "dimension d: 2.5; give a whole number >= 1"),
+        (lambda: OrthogonalGroup([], 2, continuous=4), "continuous part 4"),
+        (lambda: permutations(0), "dimension d: 0"),
+        (lambda: antipodal("two"), "dimension d: 'two'"),
+        (lambda: cyclic(3, 0, 2), "plane 0; give the pair"),
+        (lambda: cyclic(3, (0, 0.5), 2), "plane: 0.5"),
+        (lambda: cyclic(True, (0, 1), 2), "n: True"),
+    ],
+)
+def test_bad_groups_get_one_clear_line(make: Callable[[], object], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        make()
+
+
+def test_a_continuous_part_may_be_the_rows_of_one_subspace() -> None:
+    group = OrthogonalGroup([], 3, continuous=[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    assert [len(block) for block in group.continuous] == [2] and len(group.fixed_space) == 1
 
 
 def test_infinite_groups_stop_at_the_cap() -> None:

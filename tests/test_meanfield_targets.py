@@ -40,6 +40,7 @@ from fiberscope.meanfield.targets import (
     cross_moment,
     lifted,
 )
+from fiberscope.meanfield.targets.documents import teacher_of
 from fiberscope.meanfield.targets.moments import norm_moment
 from fiberscope.meanfield.targets.sampled import sphere_points
 from fiberscope.results import Rigor
@@ -671,10 +672,10 @@ def test_sums_merge_and_scale() -> None:
         (lambda: Teacher([np.nan], [[1.0]]), "finite"),
         (lambda: Linear([]), "vector"),
         (lambda: Constant(math.inf, 2), "finite"),
-        (lambda: Polynomial({}), "without terms"),
+        (lambda: Polynomial({}), "terms {}; give a polynomial as {exponents: coefficient}"),
         (lambda: Polynomial({(1, 0): 1.0, (1,): 1.0}), "lengths"),
         (lambda: Polynomial({(50,): 1.0}), "degrees up to"),
-        (lambda: Polynomial({(-1,): 1.0}), "nonnegative"),
+        (lambda: Polynomial({(-1,): 1.0}), "give a whole number >= 0"),
         (lambda: Polynomial({(1,): 1.0}, frame=[[1.0, 1.0]]), "orthonormal"),
         (lambda: SingleIndex([0.0, 0.0], np.abs), "v = 0"),
         (lambda: SingleIndex([1.0, 0.0], np.log), "not finite"),
@@ -686,6 +687,29 @@ def test_sums_merge_and_scale() -> None:
         (lambda: Sampled(lambda x: np.log(x[:, 0]), 3), "not finite"),
         (lambda: Sampled(lambda x: x[:, 0], 3, rule="grid"), "rule"),
         (lambda: Linear([1.0, 0.0]).potential(np.zeros((1, 3))), "rows"),
+        (lambda: Linear("abc"), "beta: 'abc' is no number"),
+        (lambda: Linear([[1.0], [1.0, 2.0]]), "rows of different lengths"),
+        (lambda: Constant("one", 2), "constant: 'one'"),
+        (lambda: Constant(1.0, 2.5), "dimension of a target: 2.5"),
+        (lambda: Polynomial([1.0, 2.0]), "give a polynomial as {exponents: coefficient}"),
+        (lambda: Polynomial({(1, 0): "x"}), "coefficient of"),
+        (lambda: Polynomial({("a", 0): 1.0}), "exponents"),
+        (lambda: SingleIndex([1.0, 0.0], "tanh"), "h 'tanh'; give a function"),
+        (lambda: SingleIndex([1.0, 0.0], np.abs, kinks=0.0), "kinks 0.0; give a list"),
+        (lambda: SingleIndex([1.0, 0.0], np.abs, rtol=-1), "rtol: -1"),
+        (lambda: SingleIndex([1.0, 0.0], np.abs, parity=2), "parity 2; give 1, -1 or None"),
+        (lambda: NormH("H"), "subspace H: 'H' is no number"),
+        (lambda: Projected("f", (4, 2)), "f_H 'f'; give a function"),
+        (lambda: Projected(lambda z: z[:, 0], (4, 2), counts=4), "counts 4; give the pair"),
+        (lambda: Sampled(3.0, 3), "f 3.0; give a function"),
+        (lambda: Sampled(lambda x: x[:, 0], "3"), "dimension d: '3'"),
+        (lambda: Sampled(lambda x: x[:, 0], 3, rule="sobol-cv"), "did you mean 'sobol\\+cv'"),
+        (lambda: Sampled(lambda x: x[:, 0], 3, count=2.5), "count of samples: 2.5"),
+        (lambda: Sampled(lambda x: x[:, 0], 3, seed=-1), "seed -1"),
+        (lambda: Sampled(lambda x: x[:, 0], 3, seed=np.random.default_rng(0)), "give a whole number"),
+        (lambda: 2.0j * Linear([1.0]), "factor of a target"),
+        (lambda: reduction_of("norm:2"), "is no target"),
+        (lambda: teacher_of("net.onnx"), "str is no network"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -696,3 +696,22 @@ def test_differences_are_compared_with_the_longer_neuron(length: float, classes:
         values = {"w": rows[order]}
         found = Architecture((Slot("w", (2, 1), (2, 1), (Axis("h", "in"), None)),), (Population("h", 2),))
         assert measured(values, found).layers["h"]["sims/classes_approximate"] == classes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"architecture": "chain"}, "architecture is a str; expected an Architecture"),
+        ({"data": [[1.0], [1.0, 2.0]]}, "rows of different lengths"),
+        ({"activations": "relu"}, "activations are a str; give a mapping of populations"),
+        ({"domain": 3}, "domain is a int; expected a Box"),
+        ({"tolerances": True}, "tolerances True; give three"),
+        ({"tolerances": ["a", "b", "c"]}, "give three"),
+        ({"seed": "x"}, "seed 'x'; give a whole number >= 0"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_line(options, words):
+    net = Network.from_arrays(([[1.0, 2.0], [1.0, 2.0]], [0, 0]), ([[2.0, 1.0]], [0]), activation="tanh")
+    with pytest.raises(InputError, match=words) as caught:
+        measure(net, **options)
+    assert "\n" not in str(caught.value)

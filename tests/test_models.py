@@ -340,6 +340,56 @@ def test_what_does_not_fit_is_refused(call):
         call()
 
 
+SIZES = {
+    convolution: ("inputs", "channels", "outputs", "kernel", "length"),
+    glu: ("inputs", "hidden", "outputs"),
+    swiglu: ("inputs", "hidden", "outputs"),
+    mixture: ("inputs", "experts", "outputs"),
+    convex_network: ("inputs", "hidden", "outputs"),
+    matrix_factorisation: ("rows", "rank", "columns"),
+    normalised: ("inputs", "hidden", "outputs"),
+    exponential_network: ("inputs", "hidden", "outputs"),
+    residual: ("inputs", "hidden", "blocks"),
+    attention: ("inputs", "keys", "values", "heads", "outputs", "tokens"),
+    polynomial_field: ("size",),
+    product: ("size",),
+}
+USUAL = {"kernel": 2, "length": 5}
+
+
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model, names in SIZES.items() for name in names])
+def test_a_size_is_a_whole_number_of_at_least_one(model, name):
+    sizes = {n: USUAL.get(n, 2) for n in SIZES[model]}
+    grown = model(**{**sizes, name: np.int64(sizes[name])})
+    assert grown.size == model(**sizes).size
+    for bad in (2.0, 0, -1, "2", True, [2], np.nan):
+        with pytest.raises(InputError, match=rf"^{name}: .*; give a whole number >= 1$"):
+            model(**{**sizes, name: bad})
+
+
+@pytest.mark.parametrize("widths", [[2], [2, 0], [2, 2.5], "23", 3, [], [2, True]])
+def test_widths_are_two_whole_numbers_or_more(widths):
+    for model in (chain, deep_linear):
+        with pytest.raises(InputError, match="widths"):
+            model(widths)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mixture(2, 2, gate="hard"),
+        lambda: mixture(2, 2, claim="yes"),
+        lambda: attention(2, 2, 2, rotary=1),
+        lambda: convolution(2, 2, 2, linear="no"),
+        lambda: chain((2, 3, 1), bias=None),
+        lambda: flow(3),
+    ],
+)
+def test_other_options_are_refused_in_one_line(call):
+    with pytest.raises(InputError, match=r"^\w+: .*; .*give .*$"):
+        call()
+
+
 def test_a_polynomial_field_is_the_same_whatever_the_ring():
     model = polynomial_field(3, degree=2, seed=4)
     ring = Residues()

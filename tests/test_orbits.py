@@ -298,11 +298,11 @@ def test_ranks_say_when_the_gap_is_not_clear() -> None:
 
 def test_bad_input_is_named() -> None:
     net = Network.random((2, 3, 1), activation="tanh", seed=0)
-    with pytest.raises(InputError, match="frozen blocks c2; the network has W1, b1, W2, b2"):
+    with pytest.raises(InputError, match="there is no 'c2'; there are W1, b1, W2, b2"):
         orbit(net, frozen=["c2"])
-    with pytest.raises(InputError, match="at='here'"):
+    with pytest.raises(InputError, match="at: 'here'"):
         orbit(net, at="here")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="method='fast'"):
+    with pytest.raises(InputError, match="method: 'fast'"):
         orbit(net, method="fast")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="model of type int"):
         orbit(3)
@@ -349,3 +349,16 @@ def test_a_search_that_ran_out_of_time_says_so() -> None:
     found = orbit(net, method="flow", budget=0)
     assert found.is_lower_bound and not found.certified and "the time was over" in str(found)
     assert "dimension >= " in str(found)
+
+
+def test_an_exact_search_that_ran_out_of_time_says_so() -> None:
+    net = Network.random((3, 3, 3), activation="identity", seed=0)
+    found = orbit(net, method="exact", budget=0)
+    assert found.is_lower_bound and found.notes[0].startswith("the time was over")
+    assert f"exact: >= {found.estimates[0].dimension}" in str(found)
+
+
+def test_a_network_without_an_input_off_all_kinks_is_refused_in_words():
+    zero = Network.from_arrays(([[0.0]], [0.0]), ([[0.0]], [0.0]), ([[1.0]], [0.0]), activation="relu")
+    with pytest.raises(ScopeError, match="no input that lies inside the region"):
+        orbit(zero, budget=0)

@@ -582,3 +582,18 @@ def test_the_page_is_complete_without_its_script(browser: Any, tmp_path: Path) -
     shown.locator("figure.drawn summary").first.click()
     assert shown.locator("figure.drawn table").first.is_visible()
     context.close()
+
+
+def test_stages_that_fit_rounding_are_marked_and_not_drawn():
+    import random
+
+    draw = random.Random(1).gauss
+    inputs = np.array([[round(draw(0, 1), 4) for _ in range(4)] for _ in range(6)])
+    found = fs.diagonal(inputs, np.round(2 * inputs[:, 0] - 0.7 * inputs[:, 2], 6))
+    assert found.fitted_after == 2
+    data = found.to_dict()
+    text = report(data)
+    assert "After stage 2 only rounding" in text and "more fit rounding" in text and "None" not in text
+    assert "\u00d710\u00b9\u2075)" not in text and "\u00d710\u00b9\u2076)" not in text  # units of the axis of time
+    data["fitted_after"] = None
+    assert "\u00d710\u00b9" in report(data) and "After stage 2 only" not in report(data)

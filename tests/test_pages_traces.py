@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fiberscope as fs
-from fiberscope.pages import report
+from fiberscope.pages import report, traces
 from fiberscope.pages.markup import real
 from fiberscope.pages.serving import HOST, State, live_page
 from pagetools import CONTRAST, HOSTILE, shape, sound
@@ -323,3 +323,17 @@ def test_a_live_page_waits_for_a_reader_of_a_chart_and_says_so(browser: Any) -> 
         until(page, STEP.format(2))
         until(page, "!" + SAID.format("done here"))
     assert run.faults == []
+
+
+def test_the_optimiser_shows_the_constants_of_its_own_rule() -> None:
+    momentum = fs.training.OptimiserState("momentum", lr=0.25, momentum=0.875).to_dict()
+    shown = dict(traces._constants(momentum))
+    assert list(shown) == ["rule", "learning rate", "momentum"] and shown["momentum"] == "0.875"
+    adam = fs.training.OptimiserState("adamw", lr=0.25, weight_decay=0.5, coupled=False).to_dict()
+    assert {"beta1", "beta2", "eps"} <= dict(traces._constants(adam)).keys()
+    assert dict(traces._constants(adam))["the decay"] == "shrinks the weights by itself"
+
+
+def test_a_run_is_called_by_its_file_and_its_path_is_in_the_details() -> None:
+    text = report({**trace(), "schema": "fiberscope/watch/1", "path": "some/folder/run.jsonl"})
+    assert re.search(r"<h2[^>]*><bdi>run\.jsonl</bdi>", text) and "some/folder/run.jsonl" in text

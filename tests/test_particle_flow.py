@@ -598,18 +598,27 @@ def test_a_run_that_blows_up_raises_with_the_time_reached():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (([1.0], [[np.nan, 0.0]]), {}, "not finite"),
+        (([1.0], [[np.nan, 0.0]]), {}, "NaN or an infinity"),
         (([1.0, 2.0], [[1.0, 0.0]]), {}, "neurons of shapes"),
         (([1.0], [[1.0, 0.0, 0.0]]), {}, "neurons of dimension 3"),
-        ((["one"], [[1.0, 0.0]]), {}, "not numbers"),
-        (([1.0], [[1.0, 0.0]]), {"loss": "hinge"}, "loss 'hinge'"),
-        (([1.0], [[1.0, 0.0]]), {"device": "tpu"}, "device 'tpu'"),
-        (([1.0], [[1.0, 0.0]]), {"rtol": 0}, "rtol 0"),
-        (([1.0], [[1.0, 0.0]]), {"method": "Euler"}, "method 'Euler'"),
-        (([1.0], [[1.0, 0.0]]), {"step": -1.0}, "step -1"),
-        (([1.0], [[1.0, 0.0]]), {"activation": "tanh", "samples": 0}, "0 samples"),
+        ((["one"], [[1.0, 0.0]]), {}, "a: .* no number"),
+        (([1.0], [[1.0, 0.0]]), {"loss": "hinge"}, "loss: 'hinge'"),
+        (([1.0], [[1.0, 0.0]]), {"device": "tpu"}, "device: 'tpu'"),
+        (([1.0], [[1.0, 0.0]]), {"rtol": 0}, "rtol: 0; .* > 0"),
+        (([1.0], [[1.0, 0.0]]), {"method": "Euler"}, "method: 'Euler'"),
+        (([1.0], [[1.0, 0.0]]), {"method": "dop853"}, "did you mean 'DOP853'"),
+        (([1.0], [[1.0, 0.0]]), {"rtol": "tiny"}, "rtol: 'tiny'; give a finite number"),
+        (([1.0], [[1.0, 0.0]]), {"group": "flips"}, "group: 'flips'"),
+        (([1.0], [[1.0, 0.0]]), {"group": np.eye(3)}, "shape"),
+        (([1.0], [[1.0, 0.0]]), {"path": 3}, "path 3; give the path"),
+        (([1.0], [[1.0, 0.0]]), {"budget": "soon"}, "budget 'soon'; give seconds"),
+        (([1.0], [[1.0, 0.0]]), {"progress": 1}, "progress 1; give a function"),
+        (([1.0], [[1.0, 0.0]]), {"activation": "tanh", "seed": -1}, "seed: -1"),
+        (([1.0], [[1.0, 0.0]]), {"activation": "tanh", "seed": np.random.default_rng(0)}, "seed: Generator"),
+        (([1.0], [[1.0, 0.0]]), {"step": -1.0}, "step: -1.0; .* > 0"),
+        (([1.0], [[1.0, 0.0]]), {"activation": "tanh", "samples": 0}, "samples: 0; .* >= 1"),
         (([1.0], [[1.0, 0.0]]), {"data": ([[1.0, 0.0]], [1.0, 2.0])}, "data of shapes"),
-        (([1.0], [[1.0, 0.0]]), {"data": ([[1.0, 0.0]], [np.inf])}, "not finite"),
+        (([1.0], [[1.0, 0.0]]), {"data": ([[1.0, 0.0]], [np.inf])}, "NaN or an infinity"),
         (([1.0], [[1.0, 0.0]]), {"data": 3.0}, "no pair of arrays"),
         (([1.0], [[1.0, 0.0]]), {"data": ([[1.0, 0.0]], [2.0]), "loss": "logistic"}, "label 2"),
     ],
@@ -617,6 +626,34 @@ def test_a_run_that_blows_up_raises_with_the_time_reached():
 def test_bad_input_gets_one_clear_line(arguments, options, message):
     with pytest.raises(InputError, match=message):
         particle_flow(*arguments, Linear([1.0, 0.0]), [0, 1], **options)
+
+
+@pytest.mark.parametrize("target", ["linear:1,0", 3, [1.0, 0.0], lambda x: x[:, 0]])
+def test_what_is_no_target_is_named(target):
+    with pytest.raises(InputError, match="is no target; give one of fs.meanfield"):
+        particle_flow([1.0], [[1.0, 0.0]], target, [0, 1])
+
+
+def test_a_group_may_be_given_by_its_matrices():
+    a, B = initial_neurons(2, 4, group=[[0.0, 1.0], [1.0, 0.0]])
+    swapped = sorted(map(tuple, np.column_stack([a, B[:, ::-1]])))
+    assert swapped == sorted(map(tuple, np.column_stack([a, B])))
+    flow = particle_flow(a, B, NormH((2, 2)), [0, 1], group=[[0.0, 1.0], [1.0, 0.0]])
+    assert flow.group_order == 2 and flow.rows == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("two", 4), {}, "dimension d: 'two'"),
+        ((2, 4.5), {}, "neurons m: 4.5; give a whole number >= 1"),
+        ((2, 4), {"kind": "axis"}, "did you mean 'axes'"),
+        ((2, 4), {"seed": "x"}, "seed 'x'"),
+    ],
+)
+def test_bad_starts_get_one_clear_line(arguments, options, message):
+    with pytest.raises(InputError, match=message):
+        initial_neurons(*arguments, **options)
 
 
 def test_heun_gets_past_kinks_and_converges_in_the_second_order():

@@ -156,7 +156,7 @@ def test_thresholds() -> None:
 def test_what_is_said_of_the_target() -> None:
     options: dict[str, Any] = {"samples": [2], "seeds": 1, "steps": 1}
     three = phase_diagram(THREE, widths=[2, 40], **options)
-    assert three.optimistic == 21 and three.theorems == ("optimistic-size",)
+    assert three.optimistic == 21 and "optimistic-size" in three.theorems
     assert three.notes[0].startswith("widths 2 cannot express the target, which needs 3")
     assert three.notes[1].startswith("explicit flow for M > 250: widths 40")
     other = phase_diagram(THREE, widths=[2], activation="sigmoid", **options)

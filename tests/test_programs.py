@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from fiberscope.bounds import preactivation_bounds, unstable
 from fiberscope.domains import Box
 from fiberscope.network import Network
-from fiberscope.programs import _Relaxation, tighten_unstable
+from fiberscope.programs import combination
+from fiberscope.programs.stability import _Relaxation, tighten_unstable
 from fiberscope.results import Budget
 
 BOX = Box.parse("[-1,1]", 2)
@@ -104,3 +107,21 @@ def test_tightening_proves_more_neurons_stable_and_never_a_wrong_one():
 def test_no_time_means_no_programs():
     net = Network.random((2, 8, 8, 8, 1), seed=0)
     assert tighten_unstable(net, BOX, Budget.of(0).start()) is None
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 4), st.data())
+def test_combinations_are_found_exactly(n, data):
+    """target = sum of q_k row_k + (0, ..., 0, rest), and the multipliers of independent rows are the only ones."""
+    numbers = st.integers(-5, 5)
+    rows = data.draw(st.lists(st.lists(numbers, min_size=n + 1, max_size=n + 1), min_size=1, max_size=n))
+    factors = data.draw(st.lists(numbers, min_size=len(rows), max_size=len(rows)))
+    rest = data.draw(numbers)
+    if np.linalg.matrix_rank(np.array(rows)[:, :n]) < len(rows):
+        return
+    target = [sum(q * row[c] for q, row in zip(factors, rows, strict=True)) + rest * (c == n) for c in range(n + 1)]
+    assert combination(rows, target) == (factors, rest)
+    if len(rows) < n:
+        outside = np.linalg.svd(np.array(rows, float)[:, :n])[2][-1]
+        c = int(np.argmax(np.abs(outside)))
+        assert combination(rows, [v + (k == c) for k, v in enumerate(target)]) is None

@@ -125,7 +125,7 @@ def test_bad_data_are_refused():
     x = np.zeros((2, 1))
     chain = Chain(Network.random((1, 2), seed=0))
     theta = np.zeros(4)
-    with pytest.raises(InputError, match="loss 'hinge'"):
+    with pytest.raises(InputError, match="loss: 'hinge'"):
         Batch(x, x, "hinge")
     with pytest.raises(InputError, match="N targets"):
         Batch(x, np.zeros((3, 1)))
@@ -133,6 +133,56 @@ def test_bad_data_are_refused():
         chain.gradient(theta, Batch(x, np.zeros((2, 1))))
     with pytest.raises(InputError, match="from 0 to 1"):
         chain.gradient(theta, Batch(x, np.array([0, 2]), "cross_entropy"))
+
+
+TWINS = Network.from_arrays(
+    ([[1.0, 0.5], [1.0, 0.5], [2.0, -1.0]], [0, 0, 1]), ([[2.0, 2.0, 1.0]], [0]), activation="tanh"
+)
+X, Y = [[0.5, 1.0], [1.0, -1.0]], [[0.1], [1.5]]
+
+
+def test_a_pair_is_data_too():
+    batch = Batch(np.array(X), np.array(Y))
+    assert growth(TWINS, (X, Y), steps=5).distances == growth(TWINS, batch, steps=np.int64(5)).distances
+    rule = optimiser("gd", 0.1)
+    assert side_by_side(TWINS, (X, Y), rule, steps=5).loss == side_by_side(TWINS, batch, rule, steps=5).loss
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "found"),
+    [
+        (None, {}, "give a pair"), (X, {}, "targets"), ((X, Y[:1]), {}, "N targets"),
+        ((X, [["a"], ["b"]]), {}, "targets"),
+        (([[0.5, np.nan]], [[1.0]]), {}, "inputs: NaN"), (([[1.0]], [[1.0]]), {}, "the network takes 2"),
+        ((X, Y), {"steps": 0}, "steps: 0"), ((X, Y), {"steps": 2.5}, "steps: 2.5"), ((X, Y), {"every": 0}, "every: 0"),
+        ((X, Y), {"rule": "adam"}, "rule: 'adam'"),
+        ((X, Y), {"partition": [[0, 0, 1]]}, "give one `Classes`"), ((X, Y), {"reproject": "no"}, "reproject: 'no'"),
+    ],
+)  # fmt: skip
+def test_training_on_a_manifold_refuses_what_does_not_fit(data, options, found):
+    runs = [growth, lambda net, data, **o: side_by_side(net, data, **{"rule": optimiser("gd", 0.1), **o})]
+    for run in runs:
+        with pytest.raises(InputError, match=found) as caught:
+            run(TWINS, data, **{"steps": 3, **options})
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [({"dtype": "int"}, "dtype: 'int'"), ({"dtype": "foo"}, "dtype: 'foo'"), ({"perturbation": -1}, "perturbation: -1"),
+     ({"perturbation": "x"}, "perturbation"), ({"seed": -1}, "seed -1"), ({"budget": "x"}, "budget")],
+)  # fmt: skip
+def test_growth_refuses_what_does_not_fit(options, found):
+    with pytest.raises(InputError, match=found):
+        growth(TWINS, (X, Y), steps=3, **options)
+
+
+def test_what_is_no_network_is_refused():
+    for call in (lambda: growth(3, (X, Y)), lambda: reduced_network("net.onnx", ())):
+        with pytest.raises(InputError, match="no Network"):
+            call()
+    with pytest.raises(InputError, match="partition: None is of type NoneType"):
+        reduced_network(TWINS, None)
 
 
 # ---- the exact quotient

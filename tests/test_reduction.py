@@ -390,3 +390,27 @@ def test_no_time_is_said_everywhere():
     )
     small = reduce(net, budget=0)
     assert any("time" in text for text in small.limits)
+
+
+@pytest.mark.parametrize("tolerance", ["0.1", None, True, [0.1], -1, np.inf])
+def test_tolerances_that_are_no_numbers_are_refused(tolerance):
+    with pytest.raises(InputError, match="tolerance .* is no number >= 0"):
+        reduce(Network.random((2, 3, 1), seed=0), "[0,1]", tolerance=tolerance)
+
+
+def test_tolerances_may_be_rationals():
+    small = reduce(Network.random((2, 3, 1), seed=0), "[0,1]", tolerance=Fraction(1, 1024))
+    assert small.tolerance == 2**-10 and "no near copies within the tolerance 0.0009765" in str(small)
+
+
+@pytest.mark.parametrize("wrong", [None, "net.onnx", 3, [([[1.0]], [0.0])]])
+def test_only_networks_are_reduced(wrong):
+    with pytest.raises(InputError, match="no Network; .*fs.load"):
+        reduce(wrong)
+
+
+@pytest.mark.parametrize("tolerance", [10**400, float("inf"), -1, True, "0.1", None])
+def test_tolerances_that_are_none_are_refused_in_one_line(tolerance):
+    net = Network.random((2, 3, 1), seed=0)
+    with pytest.raises(InputError, match="^tolerance .* is no number >= 0"):
+        reduce(net, "[0,1]", tolerance=tolerance)

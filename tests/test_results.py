@@ -40,10 +40,17 @@ def test_budget():
     assert Budget.of(0).start().expired
     assert not Budget.of(None).start().expired
     assert Budget.of(Budget(3.0)).seconds == 3.0
-    with pytest.raises(ValueError, match="seconds"):
-        Budget(seconds=-1)
-    with pytest.raises(ValueError, match="cells"):
-        Budget(cells=-1)
+    assert Budget.of(np.float32(2)).seconds == 2 and Budget(cells=np.int64(3)).cells == 3
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, "3", True, [1], Budget(3)])
+def test_a_budget_is_a_number(value):
+    with pytest.raises(InputError, match="seconds; give a number of seconds >= 0, or None"):
+        Budget(seconds=value)
+    with pytest.raises(InputError, match="cells; give a whole number of cells >= 0, or None"):
+        Budget(cells=value)
+    with pytest.raises(InputError, match="cells"):
+        Budget(cells=1.5)
 
 
 def test_html_fragment_escapes():

@@ -12,8 +12,9 @@ from fiberscope.activations import activation
 from fiberscope.errors import InputError
 from fiberscope.invariants import orbit, smallest_sim
 from fiberscope.invariants.classes.critical import frozen_neurons
+from fiberscope.invariants.classes.groups import close_groups
 from fiberscope.invariants.classes.merging import merge_tree
-from fiberscope.invariants.classes.nearby import close_groups, near_classes, rounding_tolerances
+from fiberscope.invariants.classes.nearby import near_classes, rounding_tolerances
 from fiberscope.invariants.classes.projections import nearest_on_manifold, partition_distance, projectors
 from fiberscope.invariants.orbits.ceilings import ceiling
 from fiberscope.network import Network
@@ -531,7 +532,7 @@ def test_the_report_and_its_data():
     net, _ = planted(40, 4, "tanh", 1e-3, null=True)
     sim = smallest_sim(net, 0.05)
     text = str(sim)
-    for words in ("exact, numerical (within", "approximate (within 0.05): widths 3-3-1", "3 classes stand out"):
+    for words in ("equal exactly, or within ", "equal within 0.05: trains like 3-3-1", "3 classes stand out"):
         assert words in text
     data = json.loads(sim.to_json())
     assert [level["name"] for level in data["levels"]] == ["exact", "numerical", "approximate"]

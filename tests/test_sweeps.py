@@ -169,7 +169,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
         sweep(lambda x: x, KEYS, path=tmp_path / "run")
     with pytest.raises(InputError, match="give task="):
         sweep(functools.partial(power, exponent=Fraction(2)), KEYS, path=tmp_path / "run")
-    with pytest.raises(InputError, match="0 workers"):
+    with pytest.raises(InputError, match="workers .*: 0"):
         sweep(size, KEYS, workers=0)
     with pytest.raises(InputError, match="both"):
         sweep(size, KEYS, workers=1, client=object())
@@ -362,3 +362,15 @@ class Unloadable:
 
     def __reduce__(self) -> Any:
         return (fragile, (0,))
+
+
+@pytest.mark.parametrize("options", [
+    {"function": None}, {"function": "size"}, {"cells": None}, {"cells": 3}, {"workers": 1.5}, {"workers": "2"},
+    {"workers": True}, {"workers": 0}, {"path": 3}, {"path": True}, {"client": 3}, {"budget": -1},
+])  # fmt: skip
+def test_arguments_that_make_no_sense_are_refused_before_anything_runs(options: dict[str, Any]) -> None:
+    ran: list[str] = []
+    arguments: dict[str, Any] = {"function": ran.append, "cells": ["a"], "task": "none", **options}
+    with pytest.raises(InputError, match=next(iter(options))):
+        sweep(arguments.pop("function"), arguments.pop("cells"), **arguments)
+    assert not ran

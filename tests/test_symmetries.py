@@ -1,5 +1,6 @@
 """Scaling rank, fiber dimension and quotients, against Jacobian ranks over Q and closed forms."""
 
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,16 @@ from fiberscope import rationals
 from fiberscope.errors import InputError
 from fiberscope.network import Network
 from fiberscope.neurons import colour_classes
-from fiberscope.symmetries import fiber_dimension, neuron_types, quotient, scaling_rank
+from fiberscope.symmetries import (
+    block_law_count,
+    fiber_dimension,
+    law_count,
+    laws,
+    neuron_types,
+    quotient,
+    scaling_rank,
+    symmetries_without_law,
+)
 from oracles import gradient
 
 
@@ -158,3 +168,34 @@ def test_last_activation_is_a_hypothesis():
 
 def test_degree_two_scalings_count():
     assert scaling_rank(Network.random((2, 3, 1), activation="square", seed=0)) == 3
+
+
+def test_partitions_that_do_not_fit_are_refused():
+    net = Network.random((2, 3, 1), seed=0)
+    with pytest.raises(InputError, match="layer 1 has 3 neurons; its partition has 4 labels"):
+        quotient(net, colour_classes(Network.random((2, 4, 1), seed=0)))
+    for wrong in (None, [[0, 0, 0]]):
+        with pytest.raises(InputError, match="no sequence of Classes"):
+            quotient(net, wrong)
+
+
+@pytest.mark.parametrize("ask", [fiber_dimension, law_count, laws, symmetries_without_law, colour_classes])
+def test_what_is_no_network_is_refused(ask):
+    with pytest.raises(InputError, match="no Network"):
+        ask("a.onnx")
+
+
+def test_dimension_and_count_are_results():
+    tanh, relu = Network.random((2, 3, 1), activation="tanh", seed=0), Network.random((2, 3, 1), seed=0)
+    assert str(fiber_dimension(tanh)).endswith("exactly 0 (EXACT): 0: permutations and signs only")
+    affine = fiber_dimension(Network.random((3, 2), seed=0))
+    assert (affine.lower_bound, affine.exact, affine.rigor.name, affine.theorems) == (0, 0, "EXACT", ())
+    bent = Network.from_arrays(([[1.0]], [-9.0]), activation=["relu"])
+    assert fiber_dimension(bent).exact is None  # the function is 0 on much of the line
+    assert "at least 3 (EXACT); no theorem gives the value, fails: three affine layers" in str(fiber_dimension(relu))
+    assert json.loads(fiber_dimension(tanh).to_json())["exact"] == 0
+    assert "is not known; fails: three affine layers with ReLU" in str(law_count(relu))
+    rows = ([[1.0, 2.0], [2.0, 1.0]], [1.0, 2.0]), ([[1.0, 2.0], [3.0, -1.0]], [1.0, 1.0]), ([[1.0, 1.0]], [0.0])
+    assert str(law_count(Network.from_arrays(*rows))).startswith("4 independent conservation laws")
+    with pytest.raises(InputError, match="active: -1"):
+        block_law_count(-1, 2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fiberscope.errors import InputError, ScopeError
+from fiberscope.invariants.classes.smallest import smallest_sim
 from fiberscope.invariants.dynamics.backprop import Batch, Chain
 from fiberscope.invariants.dynamics.reduced import reduced_network
 from fiberscope.invariants.dynamics.updates import State, optimiser
@@ -344,3 +345,13 @@ def test_layer_names_are_sorted_as_people_count():
     moved, _ = rule.update(ones, rule.init(ones), ones)
     for k, multiplier in enumerate(small.weight_multipliers):
         np.testing.assert_allclose(moved[f"layer{k}"]["weight"], -multiplier)
+
+
+def test_norms_may_be_numbers_of_any_kind() -> None:
+    pytest.importorskip("optax", reason="the optax package is not installed")
+    small = smallest_sim(Network.random((2, 3, 1), activation="tanh", seed=0)).reduced()
+    for norm in (1, np.float32(0.5), np.ones(())):
+        clip_by_wide_norm(norm, small)
+    for wrong in (0, -1.0, True, "1", None):
+        with pytest.raises(InputError, match="max_norm"):
+            clip_by_wide_norm(wrong, small)  # type: ignore[arg-type]

@@ -16,8 +16,10 @@ def sections() -> dict[str, str]:
     found: dict[str, str] = {"torch": "", "jax": ""}
     for part in re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         title = part.partition("\n")[0].lower()
-        (framework,) = (name for name in found if name in title)
-        found[framework] += "".join(BLOCK.findall(part))
+        code = "".join(BLOCK.findall(part))
+        if code:
+            (framework,) = (name for name in found if name in title)
+            found[framework] += code
     return found
 
 

@@ -29,6 +29,7 @@ from fiberscope.network import Network
 from fiberscope.training.architectures.architecture import Architecture, Axis
 from fiberscope.training.architectures.chains import architecture_of, chain_architecture
 from fiberscope.training.drift.rules import OptimiserState
+from fiberscope.training.traces.checkpoints import trace_of_checkpoints
 from fiberscope.training.traces.observing import Observer, nonfinite
 from fiberscope.training.traces.rates import Rates, Sim, separations, slope
 from fiberscope.training.traces.reading import read_trace
@@ -599,7 +600,7 @@ def test_ten_thousand_steps_without_growth_of_memory(tmp_path: Path) -> None:
 
 def test_a_run_without_a_file_is_thinned() -> None:
     watcher = watch(start(), architecture=MODEL, every=1)
-    watcher._kept = [{"step": k, "time": 0.0, "scalars": {}} for k in range(2000)]
+    watcher._recorder.journal._kept = [{"step": k, "time": 0.0, "scalars": {}} for k in range(2000)]
     watcher.measure_now(start(), step=3000)
     steps = [r.step for r in watcher.trace().records]
     assert len(steps) < 1100 and steps[0] == 0 and steps[-1] == 3000
@@ -709,7 +710,7 @@ def test_both_spellings_of_the_optimiser_and_text_for_the_domain() -> None:
     theta = start()
     with watch(theta, architecture=MODEL, every=2, optimiser=OptimiserState("gd", 0.1), domain="[0,1]") as watcher:
         watcher.step(theta, gradients=theta, optimiser=OptimiserState("gd", 0.2))
-        assert watcher.trace().optimizer["lr"] == 0.1 and watcher._header["domain"] == "[0,1]"  # type: ignore[index]
+        assert watcher.trace().optimizer["lr"] == 0.1 and watcher._recorder.journal.header["domain"] == "[0,1]"
         with pytest.raises(InputError, match="two spellings"):
             watcher.step(theta, optimizer=OptimiserState("gd", 0.2), optimiser=OptimiserState("gd", 0.2))
 
@@ -809,3 +810,30 @@ def test_a_cadence_that_is_asked_for_is_kept(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(InputError, match="share"):
         watch(None, share=share)
+    theta = {"0.weight": np.eye(3), "1.weight": np.ones((1, 3))}
+    watch(theta, architecture=architecture_of(theta, activation="relu"), share=np.float32(0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"every": "often"}, "every, a number of steps: 'often'; give a whole number >= 1"),
+        ({"drift_every": 0}, "drift_every, a number of steps: 0"),
+        ({"share": "half"}, "share = 'half'"),
+        ({"loggers": None}, "loggers is a NoneType; give a list"),
+        ({"loggers": "runs"}, "loggers is a str; give a list"),
+        ({"seed": "x"}, "seed 'x'"),
+        ({"optimizer": []}, "optimizer is a list beside a mapping of arrays; expected an OptimiserState"),
+    ],
+)
+def test_wrong_options_get_one_clear_line(options, words, tmp_path):
+    net = Network.from_arrays(([[1.0, 2.0], [1.0, 2.0]], [0, 0]), ([[2.0, 1.0]], [0]), activation="tanh")
+    with pytest.raises(InputError, match=words):
+        watch(net, tmp_path / "run.jsonl", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", [read_trace, trace_of_checkpoints])
+def test_what_is_no_path_is_refused(call):
+    with pytest.raises(InputError, match="is a int; give the f"):
+        call(3)

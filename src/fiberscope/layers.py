@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation
-from fiberscope.errors import FormatError
+from fiberscope.activations import activation as find_activation
+from fiberscope.arguments import as_exact
+from fiberscope.errors import FormatError, InputError
 
 ExactArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -87,7 +89,7 @@ class Layer:
     Args:
         weight: W, (n_out, n_in): floats of any dtype (read as the rationals they are) or `Fraction` objects.
         bias: b, (n_out,).
-        activation: s, applied elementwise.
+        activation: s, applied elementwise; a name is looked up.
         name: the layer's name in its file, or "layer k".
         weight_name: the tensor's name in its file ("" if there is none).
         bias_name: likewise for the bias.
@@ -97,6 +99,11 @@ class Layer:
 
     Raises:
         FormatError: if shapes do not fit or a weight is NaN or infinite.
+        UnsupportedError: for an unknown activation.
+
+    >>> layer = Layer([[1, 2]], [0], "relu")
+    >>> layer.n_in, layer.n_out, layer.activation.label
+    (2, 1, 'relu')
     """
 
     weight: ExactArray
@@ -112,13 +119,12 @@ class Layer:
         """Freeze copies of the arrays and check them."""
         for attribute, dimensions in (("weight", 2), ("bias", 1)):
             try:
-                array = np.array(rationals.exact_array(getattr(self, attribute)))
-            except TypeError as exc:
-                raise FormatError(f"{self.name or 'layer'}: {attribute} is an {exc}") from exc
+                array = np.array(as_exact(getattr(self, attribute), attribute))
+            except InputError as exc:
+                raise FormatError(f"{self.name or 'layer'}: {exc}") from exc
             if array.ndim != dimensions:
-                raise FormatError(
-                    f"{self.name or 'layer'}: {attribute} has shape {array.shape}; expected {dimensions}-D"
-                )
+                wanted = "(n_out, n_in)" if dimensions == 2 else "(n_out,)"
+                raise FormatError(f"{self.name or 'layer'}: {attribute} has shape {array.shape}; expected {wanted}")
             if not rationals.is_rational(array) and not np.isfinite(array).all():
                 where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
                 raise FormatError(
@@ -127,12 +133,23 @@ class Layer:
             array.setflags(write=False)
             object.__setattr__(self, attribute, array)
         if self.weight.shape[0] != self.bias.shape[0]:
+            turned = self.weight.shape[1] == self.bias.shape[0]
             raise FormatError(
                 f"{self.name or 'layer'}: weight {self.weight.shape} and bias {self.bias.shape} do not fit; "
-                "expected (n_out, n_in) and (n_out,)"
+                f"expected (n_out, n_in) and (n_out,){'; give the transposed weight' if turned else ''}"
             )
         if 0 in self.weight.shape:
             raise FormatError(f"{self.name or 'layer'}: weight has shape {self.weight.shape}; every width must be >= 1")
+        object.__setattr__(self, "activation", find_activation(self.activation))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made by the constructor, so that their arrays are frozen too."""
+        return Layer, tuple(getattr(self, field.name) for field in fields(self))
+
+    def __repr__(self) -> str:
+        """Shape, activation and name in one line."""
+        words = ", ".join(w for w in (f"{self.n_in} -> {self.n_out} {self.activation.label}", self.name) if w)
+        return f"Layer({words})"
 
     @property
     def own(self) -> tuple[ExactArray, ExactArray]:

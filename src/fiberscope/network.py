@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
-from fiberscope.activations import Activation
-from fiberscope.activations import activation as find_activation
+from fiberscope.activations import Activation, Given, layer_activations
+from fiberscope.arguments import as_count, as_exact, as_float_dtype, as_floats, as_generator, kind_of, shown
 from fiberscope.errors import FormatError, InputError, ScopeError
 from fiberscope.layers import Frame as Frame
 from fiberscope.layers import Layer as Layer
@@ -87,15 +88,18 @@ class Network:
 
     def __post_init__(self) -> None:
         """Check that layers fit together."""
-        object.__setattr__(self, "layers", tuple(self.layers))
+        layers = self.layers
+        if not isinstance(layers, Sequence) or not all(isinstance(layer, Layer) for layer in layers):
+            raise InputError(
+                f"layers {shown(layers)}; give a sequence of Layer, or use Network.from_arrays((W1, b1), (W2, b2), ...)"
+            )
+        object.__setattr__(self, "layers", tuple(layers))
         if not self.layers:
             raise FormatError("network has no layers; expected at least one affine map")
-        for k, (below, above) in enumerate(zip(self.layers, self.layers[1:], strict=False)):
+        for k, (below, above) in enumerate(zip(self.layers, self.layers[1:], strict=False), start=1):
             if below.n_out != above.n_in:
-                raise FormatError(
-                    f"layer {k} ({below.name}) has {below.n_out} outputs but layer {k + 1} ({above.name}) "
-                    f"takes {above.n_in}"
-                )
+                first, second = (layer.name or f"layer {i}" for i, layer in ((k, below), (k + 1, above)))
+                raise FormatError(f"{first} has {below.n_out} outputs but {second} takes {above.n_in}")
         if self.head is not None and self.head not in HEADS:
             raise FormatError(f"unknown output head {self.head!r}; expected one of {', '.join(HEADS)}")
 
@@ -103,7 +107,7 @@ class Network:
     def from_arrays(
         cls,
         *pairs: tuple[npt.ArrayLike, npt.ArrayLike | None],
-        activation: str | Activation | Sequence[str | Activation] = "relu",
+        activation: Given | Sequence[Given] = "relu",
         head: str | None = None,
         source: Source | None = None,
     ) -> Network:
@@ -111,26 +115,27 @@ class Network:
 
         Args:
             pairs: weights (n_out, n_in) and biases (n_out,), floats of any dtype, integers or Fractions.
-            activation: one hidden activation for all, or one for each layer (the last included).
+            activation: one hidden activation for all, or one for each hidden layer (and the last one); text may list
+                them with commas.
             head: output head.
             source: provenance.
 
         Raises:
-            InputError: if the number of activations is wrong or arrays do not fit.
+            InputError: if there are no pairs, the number of activations is wrong, or arrays do not fit; the message
+                names the array.
+
+        >>> Network.from_arrays(([[1, 2], [3, 4], [5, 6]], [0, 0, 1]), ([[1, 1, 1]], None), activation="tanh")
+        Network(2-3-1 tanh, 13 parameters)
         """
-        if isinstance(activation, str | Activation):
-            names: list[str | Activation] = [activation] * (len(pairs) - 1) + ["identity"]
-        else:
-            names = list(activation)
-            if len(names) == len(pairs) - 1:
-                names.append("identity")
-        if len(names) != len(pairs):
-            raise InputError(f"{len(names)} activations for {len(pairs)} layers; give one, or one for each layer")
+        if not pairs:
+            raise InputError("no layers; give one pair (W, b) for each, for instance from_arrays((W1, b1), (W2, b2))")
+        rows = layer_activations(len(pairs), activation)
         layers = []
-        for k, ((weight, bias), name) in enumerate(zip(pairs, names, strict=True)):
-            matrix = _as_exact(weight, f"W{k + 1}")
-            vector = np.zeros(matrix.shape[:1], _float_dtype(matrix)) if bias is None else _as_exact(bias, f"b{k + 1}")
-            layers.append(Layer(matrix, vector, find_activation(name), name=f"layer {k + 1}"))
+        for k, (pair, row) in enumerate(zip(pairs, rows, strict=True), start=1):
+            weight, bias = _weight_and_bias(pair, k)
+            matrix = as_exact(weight, f"W{k}")
+            vector = np.zeros(matrix.shape[:1], _float_dtype(matrix)) if bias is None else as_exact(bias, f"b{k}")
+            layers.append(Layer(matrix, vector, row, name=f"layer {k}"))
         return cls(tuple(layers), head, source)
 
     @classmethod
@@ -138,7 +143,7 @@ class Network:
         cls,
         widths: Sequence[int],
         *,
-        activation: str | Activation = "relu",
+        activation: Given | Sequence[Given] = "relu",
         seed: int | np.random.Generator | None = None,
         dtype: npt.DTypeLike = np.float64,
         bias: bool = True,
@@ -147,25 +152,28 @@ class Network:
 
         Args:
             widths: (n_0, ..., n_L).
-            activation: hidden activation.
-            seed: seed or generator.
-            dtype: float dtype of the weights.
+            activation: as in `from_arrays`.
+            seed: seed or generator; None for another network every time.
+            dtype: float dtype of the weights, float16, float32 or float64.
             bias: whether biases are drawn (else they are 0).
+
+        Raises:
+            InputError: for fewer than two widths, one that is no whole number >= 1, or another dtype or seed.
+            UnsupportedError: for an unknown activation.
 
         >>> Network.random((2, 3, 1), activation="tanh", seed=0).widths
         (2, 3, 1)
         """
-        if len(widths) < 2 or min(widths) < 1:
-            raise InputError(f"widths {tuple(widths)}; give at least two numbers >= 1")
-        rng = np.random.default_rng(seed)
-        row = find_activation(activation)
-        gain = 2.0 if row.homogeneity == 1 and row.name != "identity" else 1.0
+        sizes, dtype, rng = whole_widths(widths), as_float_dtype(dtype), as_generator(seed)
+        rows = layer_activations(len(sizes) - 1, activation)
+        drawn_for = [*rows[:-1], rows[-2]] if len(rows) > 1 else layer_activations(2, activation)[:1]
         pairs = []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for row, n_in, n_out in zip(drawn_for, sizes, sizes[1:], strict=False):
+            gain = 2.0 if row.homogeneity == 1 and row.name != "identity" else 1.0
             weight = rng.standard_normal((n_out, n_in)) * np.sqrt(gain / n_in)
             shift = 0.1 * rng.standard_normal(n_out) if bias else np.zeros(n_out)
             pairs.append((weight.astype(dtype), shift.astype(dtype)))
-        return cls.from_arrays(*pairs, activation=row)
+        return cls.from_arrays(*pairs, activation=rows)
 
     # ---- shape and parameters
 
@@ -225,9 +233,13 @@ class Network:
         """The same architecture at other parameters, shape (M,).
 
         Raises:
-            InputError: if the number of parameters differs.
+            InputError: if the number of parameters differs, or one is no finite number.
+
+        >>> net = Network.random((1, 1), seed=0).with_theta([2, 1])
+        >>> net([3.0]).tolist()
+        [7.0]
         """
-        vector = _as_exact(theta, "theta")
+        vector = as_exact(theta, "theta")
         if vector.shape != (self.parameter_count,):
             raise InputError(f"theta has shape {vector.shape}; the network has {self.parameter_count} parameters")
         layers, at = [], 0
@@ -240,7 +252,11 @@ class Network:
         return replace(self, layers=tuple(layers))
 
     def with_layers(self, layers: Sequence[Layer]) -> Network:
-        """The same head and source over other layers."""
+        """The same head and source over other layers.
+
+        Raises:
+            InputError: if the layers are none, or do not fit together.
+        """
         return replace(self, layers=tuple(layers))
 
     @property
@@ -263,25 +279,45 @@ class Network:
     # ---- evaluation
 
     def __call__(self, x: npt.ArrayLike) -> FloatArray:
-        """Logits in float64, (n_L,) for x of shape (n_0,), or (B, n_L) for (B, n_0)."""
+        """Logits in float64, (n_L,) for x of shape (n_0,), or (B, n_L) for (B, n_0); NaN and infinities pass through.
+
+        Raises:
+            InputError: if x has another shape, or an entry that is no number.
+        """
         return self._forward(x, np.dtype(np.float64))
 
     def replay(self, x: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Logits computed in the file's own dtype (`dtype`), as its runtime would."""
+        """Logits computed in the file's own dtype (`dtype`), as its runtime would.
+
+        Raises:
+            InputError: as for a call.
+
+        >>> Network.random((2, 3, 1), dtype="float16", seed=0).replay([0.5, 1]).dtype
+        dtype('float16')
+        """
         return self._forward(x, self.dtype)
 
     def preactivations(self, x: npt.ArrayLike) -> list[FloatArray]:
-        """Pre-activations z_1, ..., z_L in float64, each (B, n_l), for x of shape (B, n_0)."""
+        """Pre-activations z_1, ..., z_L in float64, each (B, n_l), for x of shape (B, n_0) or (n_0,), B = 1.
+
+        Raises:
+            InputError: as for a call.
+
+        >>> net = Network.from_arrays(([[1.0], [-1.0]], [0.0, 0.5]), ([[1.0, 1.0]], [0.0]))
+        >>> [z.tolist() for z in net.preactivations([2.0])]
+        [[[2.0, -1.5]], [[2.0]]]
+        """
         h = self._points(x, np.dtype(np.float64))[0]
         out = []
-        for layer in self.layers:
-            z = h @ layer.weight64.T + layer.bias64
-            out.append(z)
-            h = layer.activation(z)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf and NaN say it themselves
+            for layer in self.layers:
+                z = h @ layer.weight64.T + layer.bias64
+                out.append(z)
+                h = layer.activation.function(z)
         return out
 
     def _points(self, x: npt.ArrayLike, dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], bool]:
-        points = np.asarray(x, dtype=dtype)
+        points = as_floats(x, "input", dtype)
         single = points.ndim == 1
         if points.shape[-1:] != (self.widths[0],) or points.ndim > 2:
             raise InputError(
@@ -291,24 +327,28 @@ class Network:
 
     def _forward(self, x: npt.ArrayLike, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         h, single = self._points(x, dtype)
-        for layer in self.layers:
-            z = h @ layer.weight64.astype(dtype, copy=False).T + layer.bias64.astype(dtype, copy=False)
-            h = layer.activation(z)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf and NaN say it themselves
+            for layer in self.layers:
+                z = h @ layer.weight64.astype(dtype, copy=False).T + layer.bias64.astype(dtype, copy=False)
+                h = layer.activation.function(z)
         return h[0] if single else h
 
-    def exact(self, x: Sequence[Fraction | int | float]) -> tuple[Fraction, ...]:
+    def exact(self, x: npt.ArrayLike | Sequence[Fraction | int | float]) -> tuple[Fraction, ...]:
         """Logits at a rational point by rational arithmetic. O(parameters) rational operations.
 
         Raises:
             ScopeError: if an activation has no rational value there (tanh of anything but 0).
+            InputError: if x is no point of n_0 finite numbers; floats are the rationals that they are.
 
         >>> net = Network.from_arrays(([[1.0]], [0.5]), ([[2.0]], [0.0]))
         >>> net.exact([Fraction(1, 3)])
         (Fraction(5, 3),)
         """
-        h = rationals.exact_array(np.array([Fraction(v) for v in x], dtype=object))
+        h = as_exact(x, "input")
         if h.shape != (self.widths[0],):
-            raise InputError(f"input has {h.size} entries; the network takes {self.widths[0]}")
+            raise InputError(f"input has shape {h.shape}; expected ({self.widths[0]},)")
+        if not rationals.is_rational(h) and not np.isfinite(h).all():
+            raise InputError("input: NaN or an infinity among its entries; give finite numbers")
         for layer in self.layers:
             live = np.flatnonzero(h != 0)  # a sparse point costs little
             z = rationals.fractions(rationals.add(rationals.matmul(layer.weight[:, live], h[live]), layer.bias))
@@ -320,15 +360,24 @@ class Network:
             h = np.array(values, dtype=object)
         return tuple(h)
 
-    def enclose(self, box: Box) -> list[tuple[FloatArray, FloatArray]]:
+    def enclose(self, box: Box | str | None) -> list[tuple[FloatArray, FloatArray]]:
         """Certified enclosures of the pre-activations z_1, ..., z_L over a box, by outward-rounded intervals.
+
+        Args:
+            box: as in `domain`.
 
         Returns:
             For each layer (lower, upper), each (n_l,). The last pair encloses the logits when the last activation is
             the identity. O(parameters).
+
+        Raises:
+            InputError: as for `domain`.
+
+        >>> low, high = Network.from_arrays(([[1.0, -1.0]], [0.0])).enclose("[0,1]")[0]
+        >>> bool(low[0] <= -1 and high[0] >= 1)
+        True
         """
-        if box.dimension != self.widths[0]:
-            raise InputError(f"domain has {box.dimension} inputs; the network takes {self.widths[0]}")
+        box = self.domain(box)
         low, high = box.lower, box.upper
         out = []
         for layer in self.layers:
@@ -337,11 +386,11 @@ class Network:
             low, high = layer.activation.enclose(lower, upper)
         return out
 
-    def domain(self, domain: Box | str | None) -> Box:
+    def domain(self, domain: Box | str | Path | None) -> Box:
         """The box that a user names: a `Box`, text for `Box.parse`, "file" for the one stored in the file.
 
         Args:
-            domain: None is all of R^n.
+            domain: None is all of R^n; a path is that of a JSON file.
 
         Raises:
             InputError: if the file stores none, the text is no domain, or the number of inputs differs.
@@ -357,7 +406,8 @@ class Network:
             box = Box.everywhere(self.widths[0])
         elif domain == "file":
             if self.source is None or self.source.box is None:
-                raise InputError("--domain file: the file stores no input box; give '[lo,hi]' or a JSON file")
+                what = "the file stores no input box" if self.source and self.source.path else "there is no file"
+                raise InputError(f"--domain file: {what}; give '[lo,hi]' or a JSON file")
             box = self.source.box
         else:
             box = Box.parse(domain, self.widths[0])
@@ -379,7 +429,18 @@ class Network:
         return state.hexdigest()
 
     def same_as(self, other: Network) -> bool:
-        """Whether two chains have the same widths, activations, head and exact weights."""
+        """Whether two chains have the same widths, activations, head and exact weights; `==` asks the same.
+
+        Whether they compute the same function is asked by `fiberscope.equal`.
+
+        Raises:
+            InputError: if the other is no network.
+
+        >>> net = Network.random((2, 3, 1), seed=0)
+        >>> net.same_as(net.with_theta(net.theta))
+        True
+        """
+        require_network(other, "the other network")
         return (
             self.widths == other.widths
             and self.head == other.head
@@ -389,6 +450,18 @@ class Network:
             )
         )
 
+    def __eq__(self, other: object) -> bool:
+        """See `same_as`; where the networks were read from does not count."""
+        return self.same_as(other) if isinstance(other, Network) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Of the digest, O(parameters) once."""
+        return hash(self.digest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made by the constructor and without what was computed meanwhile."""
+        return Network, (self.layers, self.head, self.source)
+
     def __str__(self) -> str:
         """Architecture and number of parameters in one line."""
         return f"Network({self.architecture}, {self.parameter_count} parameters)"
@@ -396,11 +469,66 @@ class Network:
     __repr__ = __str__
 
 
-def _as_exact(values: npt.ArrayLike, name: str) -> ExactArray:
+def require_network(net: object, name: str = "net") -> None:
+    """Refuse whatever is no network, and say how to make one of it.
+
+    Args:
+        net: what was given.
+        name: what it was given for, in words that begin the message.
+
+    Raises:
+        InputError: if it is no `Network`.
+
+    >>> require_network(Network.random((1, 1), seed=0))
+    """
+    if isinstance(net, Network):
+        return
+    if isinstance(net, str | Path):
+        raise InputError(f"{name} is {shown(net)}, no Network; read it first: fs.load({shown(str(net))})")
+    raise InputError(
+        f"{name} is of type {kind_of(net)}, no Network; make one with fs.load(...) or fs.Network.from_arrays(...)"
+    )
+
+
+def whole_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    """Widths (n_0, ..., n_L) of a chain.
+
+    Raises:
+        InputError: for fewer than two, or one that is no whole number >= 1.
+
+    >>> whole_widths([2, 3, 1])
+    (2, 3, 1)
+    """
+    listed = isinstance(widths, list | tuple | range | np.ndarray)
+    given = tuple(widths) if listed and getattr(widths, "ndim", 1) == 1 else ()
     try:
-        return rationals.exact_array(values)
-    except (TypeError, ValueError) as exc:
-        raise InputError(f"{name}: {exc}") from exc
+        sizes = tuple(as_count(n, "width", 1) for n in given)
+    except InputError:
+        sizes = ()
+    if len(sizes) < 2:
+        raise InputError(f"widths {shown(widths)}; give at least two whole numbers >= 1, inputs first")
+    return sizes
+
+
+def _weight_and_bias(pair: Any, k: int) -> tuple[Any, Any]:
+    """The two arrays of one layer as a user gave them."""
+    wanted = f"layer {k}: expected a pair (W{k}, b{k}) of a matrix (n_out, n_in) and a vector (n_out,) or None, got "
+    if isinstance(pair, np.ndarray) and pair.dtype != object:
+        raise InputError(f"{wanted}one array of shape {pair.shape}")
+    if not isinstance(pair, Sequence | np.ndarray) or isinstance(pair, str):
+        raise InputError(wanted + shown(pair))
+    if len(pair) != 2:
+        raise InputError(f"{wanted}{len(pair)} of them")
+    if all(isinstance(item, list | tuple) and len(item) == 2 and _is_matrix(item[0]) for item in pair):
+        raise InputError(f"{wanted}a list of pairs; give each as an argument of its own: from_arrays(*pairs)")
+    return pair[0], pair[1]
+
+
+def _is_matrix(value: Any) -> bool:
+    try:
+        return np.ndim(value) == 2
+    except ValueError:
+        return False
 
 
 def _float_dtype(array: ExactArray) -> np.dtype[Any]:

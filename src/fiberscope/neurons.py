@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope.activations import Activation
-from fiberscope.network import Layer, Network
+from fiberscope.arguments import as_generator, shown
+from fiberscope.errors import InputError
+from fiberscope.network import Layer, Network, require_network
 from fiberscope.rowclasses import Classes as Classes
 from fiberscope.rowclasses import Multiples as Multiples
 from fiberscope.rowclasses import Part, discrete, partition, refine
@@ -78,12 +80,17 @@ def proportional_rows(layer: Layer, *, seed: int = 0) -> Classes:
     Returns:
         The classes of the n neurons. O(n_out n_in) for a generic layer.
 
+    Raises:
+        InputError: for what is no layer.
+
     >>> import numpy as np
     >>> rows = [[1.0, 2.0], [3.0, 6.0], [-1.0, -2.0]]
     >>> net = Network.from_arrays((rows, [1.0, 3.0, -1.0]), ([[1.0, 1.0, 1.0]], [0.0]))
     >>> proportional_rows(net.layers[0]).members
     ((0, 1), (2,))
     """
+    if not isinstance(layer, Layer):
+        raise InputError(f"layer {shown(layer)} is no Layer; give one of net.layers")
     rule = multiples(layer.activation)
     ones = np.full(layer.n_in, Fraction(1), dtype=object)
     parts = [
@@ -91,7 +98,7 @@ def proportional_rows(layer: Layer, *, seed: int = 0) -> Classes:
         Part(layer.bias.reshape(-1, 1), np.zeros(1, dtype=np.int64), ones[:1]),
     ]
     old = np.full(layer.n_out, -1, dtype=np.int64)
-    return partition(parts, rule, old, np.random.default_rng(seed))
+    return partition(parts, rule, old, as_generator(seed))
 
 
 def colour_classes(net: Network, *, seed: int = 0) -> tuple[Classes, ...]:
@@ -102,8 +109,15 @@ def colour_classes(net: Network, *, seed: int = 0) -> tuple[Classes, ...]:
     inside every class, and the biases too: W_l P_{l-1} = P_l W_l for P_l = E_l (E_l^T E_l)^{-1} E_l^T. Such partitions
     are structural invariant manifolds (after arXiv 2510.09564). Inputs and outputs are each alone in their class.
 
+    Args:
+        net: any chain.
+        seed: of the random projections; the result does not depend on it.
+
     Returns:
         One `Classes` for each hidden layer. Colour refinement: O(rounds * parameters).
+
+    Raises:
+        InputError: for what is no network.
 
     >>> square = [[1.0, 5, 9], [6, 7, 2], [8, 3, 4]]
     >>> pairs = ([[1.0]] * 3, [0.0] * 3), (square, [0.0] * 3), ([[1.0] * 3], [0.0])
@@ -111,7 +125,8 @@ def colour_classes(net: Network, *, seed: int = 0) -> tuple[Classes, ...]:
     >>> [c.members for c in colour_classes(net)]
     [((0, 1, 2),), ((0, 1, 2),)]
     """
-    rng = np.random.default_rng(seed)
+    require_network(net)
+    rng = as_generator(seed)
     rules = [multiples(layer.activation, training=True) for layer in net.hidden]
     state = [discrete(net.widths[0])]
     for layer, rule in zip(net.hidden, rules, strict=True):

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fiberscope.errors import UndecidedError
+from fiberscope.errors import InputError, UndecidedError
 
 Progress = Callable[[float | None, str], None]
 """Called now and then with (fraction done or None, what is being done and the bound so far)."""
@@ -82,6 +83,9 @@ class Budget:
 
     `cancelled` may end it earlier: once it returns True, what was proved so far is returned.
 
+    Raises:
+        InputError: for what is no number >= 0.
+
     >>> Budget.of(2.5).seconds
     2.5
     >>> Budget.of(None).start().left
@@ -94,10 +98,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Refuse a budget that cannot be spent."""
-        if self.seconds is not None and not self.seconds >= 0:
-            raise ValueError(f"budget of {self.seconds} seconds; give a number of seconds >= 0")
-        if self.cells is not None and self.cells < 0:
-            raise ValueError(f"budget of {self.cells} cells; give a number of cells >= 0")
+        numbers: dict[str, tuple[Any, type]] = {"seconds": (self.seconds, Real), "cells": (self.cells, Integral)}
+        for name, (value, number) in numbers.items():
+            is_number = isinstance(value, number) and not isinstance(value, bool)
+            if value is not None and not (is_number and value >= 0):
+                kind = "whole number" if name == "cells" else "number"
+                raise InputError(f"budget of {value!r} {name}; give a {kind} of {name} >= 0, or None for no limit")
 
     @classmethod
     def of(cls, value: Budget | float | None) -> Budget:
@@ -119,6 +125,15 @@ def outward(value: float, *, up: bool, digits: int = 4) -> str:
         return f"{value:g}"
     rounding = decimal.ROUND_CEILING if up else decimal.ROUND_FLOOR
     return f"{float(decimal.Context(prec=digits, rounding=rounding).create_decimal(repr(float(value)))):.{digits}g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless it is one.
+
+    >>> counted(1, "neuron"), counted(1200, "type")
+    ('1 neuron', '1,200 types')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def jsonable(value: Any) -> Any:

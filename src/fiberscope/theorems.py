@@ -386,7 +386,9 @@ _ROWS = (
         "Scaling a row by e and its outgoing column by 1/phi(e), permuting neurons, turning a row round by s(t) = "
         "e s(-t) + a t + b, folding neurons that are linear on the domain into a linear part, writing a "
         "piecewise-linear s as ReLUs, shifting a kink that the next layer hides, and making one layer of neurons "
-        "that read one neuron each, keep f(x) for every x in the domain; so equal normal forms prove equal functions.",
+        "that read one neuron each, keep f(x) for every x in the domain; so equal normal forms prove equal functions. "
+        "Under a head they keep what it tells apart: softmax and argmax forget a common shift of the logits, argmax a "
+        "positive factor too.",
         ("each move's own condition, replayed over Q by the checker",),
         ("gegenfurtner2026symmetries", "fiberscope"),
     ),
@@ -482,10 +484,10 @@ _ROWS = (
         "If f* is odd, f(mu_t; x) = w(t).x, and w follows the closed dynamics of a two-layer linear network: "
         "pv' = p0 (beta - C w) / 2, p0 = sqrt(1 + |pv|^2), w = (V/2) p0 pv.",
         (
-            "ReLU",
+            "ReLU; for leaky ReLU the slope of the odd part replaces 1/2, and its product with V replaces V/2",
             "the input law is even",
             "the initial measure is invariant under (a, b) -> (-a, -b)",
-            "the initial second moments are diag(s^2, t^2 I), V = s^2 + t^2",
+            "for the equation: the initial second moments are diag(s^2, t^2 I), V = s^2 + t^2",
         ),
         ("hajjar2023symmetries", "fiberscope"),
         "the closed equation with its constants is derived in the documentation",

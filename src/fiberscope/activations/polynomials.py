@@ -97,8 +97,8 @@ def _horner(coefficients: Sequence[Fraction]) -> Callable[[Array], Array]:
 
     def evaluate(z: Array) -> Array:
         kind = z.dtype.type
-        total: Array = np.zeros_like(z)
-        for c in reversed(near):
+        total: Array = np.full_like(z, near[-1] if near else 0.0)  # from the leading one: 0 * inf would be NaN
+        for c in reversed(near[:-1]):
             total = np.asarray(total * z + kind(c))
         return total
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope import rationals
+from fiberscope.arguments import as_floats, shown
 from fiberscope.errors import InputError, UnsupportedError
 
 Array = npt.NDArray[Any]
@@ -75,17 +77,30 @@ class Activation:
     exact_over_q: bool = False
 
     def __call__(self, z: npt.ArrayLike) -> Array:
-        """s(z) elementwise, in the dtype of z; integers and plain numbers become float64."""
-        array = np.asarray(z)
-        return self.function(array if array.dtype.kind == "f" else array.astype(np.float64))
+        """s(z) elementwise, in the dtype of z; integers and plain numbers become float64. NaN and infinities pass.
 
-    def value(self, q: Fraction) -> Fraction | None:
+        Raises:
+            InputError: if an entry is no number.
+        """
+        array = as_floats(z, f"argument of {self.label}", dtype=None)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # inf and NaN say it themselves
+            return self.function(array)
+
+    def value(self, q: Fraction | int | float) -> Fraction | None:
         """The exact value at a rational, or None where it is not known to be rational.
+
+        Raises:
+            InputError: if q is no finite number; a float is the rational that it is.
 
         >>> from fiberscope.activations import activation
         >>> activation("relu").value(Fraction(-1, 3)), activation("sigmoid").value(Fraction(0))
         (Fraction(0, 1), Fraction(1, 2))
         """
+        if not isinstance(q, Fraction):
+            try:
+                q = rationals.as_fraction(q)
+            except (TypeError, ValueError, OverflowError) as exc:
+                raise InputError(f"{self.label}.value of {shown(q)}; give a finite number") from exc
         return self.exact(q)
 
     def enclose(self, lo: npt.ArrayLike, hi: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -99,14 +114,19 @@ class Activation:
             (lower, upper) float64. Not widened where s is piecewise linear and its values are floats.
 
         Raises:
-            InputError: if a lower end lies above its upper end.
+            InputError: if a lower end lies above its upper end, or the shapes do not fit.
 
         >>> from fiberscope.activations import activation
         >>> low, high = activation("relu").enclose(np.array([-1.0]), np.array([2.0]))
         >>> low.tolist(), high.tolist()
         ([0.0], [2.0])
         """
-        low, high = np.broadcast_arrays(np.asarray(lo, np.float64), np.asarray(hi, np.float64))
+        low, high = (as_floats(end, f"ends of {self.label}.enclose") for end in (lo, hi))
+        if low.shape != high.shape:
+            try:
+                low, high = np.broadcast_arrays(low, high)
+            except ValueError as exc:
+                raise InputError(f"{self.label}.enclose was given shapes {low.shape} and {high.shape}") from exc
         low, high = np.where(np.isnan(low), -INF, low), np.where(np.isnan(high), INF, high)
         if (low > high).any():
             raise InputError(f"{self.label}.enclose was given a lower end above its upper end; give lo <= hi")

@@ -68,7 +68,7 @@ def _tanh_slope(z: Array) -> Array:
 def _erf(z: Array) -> Array:
     from scipy.special import erf
 
-    return np.asarray(erf(z))
+    return np.asarray(erf(z), dtype=z.dtype)
 
 
 def _gauss(z: Array) -> Array:
@@ -81,7 +81,7 @@ def _normal_cdf(z: Array) -> Array:
     from scipy.special import erfc
 
     kind = z.dtype.type
-    return np.asarray(kind(0.5) * erfc(-z / kind(math.sqrt(2))))
+    return np.asarray(kind(0.5) * erfc(-z / kind(math.sqrt(2))), dtype=z.dtype)
 
 
 def _gelu_slope(z: Array) -> Array:

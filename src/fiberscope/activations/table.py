@@ -6,14 +6,15 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from fiberscope import rationals
 from fiberscope.activations import linear, polynomials, smooth
 from fiberscope.activations.rows import Activation
-from fiberscope.errors import UnsupportedError
+from fiberscope.arguments import shown
+from fiberscope.errors import InputError, UnsupportedError
 
 _ROWS: dict[str, Callable[..., Activation]] = {
     "relu": linear.relu,
@@ -37,6 +38,10 @@ _ALIASES = {
 
 _LARGEST = Fraction(sys.float_info.max)
 _LONG_EXPONENT = re.compile(r"[eE][+-]?\d{5}")
+_LABEL = re.compile(r"\s*([\w-]+)\s*\(([^()]*)\)\s*")
+
+Given = str | Activation | Mapping[str, Any]
+"""How one activation may be given: by name or label, as itself, or as its spec."""
 
 
 def names() -> tuple[str, ...]:
@@ -49,10 +54,10 @@ def names() -> tuple[str, ...]:
 
 
 def activation(row: str | Activation | Mapping[str, Any], *parameters: Fraction | float | int | str) -> Activation:
-    """Look up an activation by name, alias, or {"name": ..., "parameters": [...]}.
+    """Look up an activation by name, alias, label, or {"name": ..., "parameters": [...]}.
 
     Args:
-        row: an `Activation` (returned as it is), a name, or a spec.
+        row: an `Activation` (returned as it is), a name, a label "leaky_relu(0.1)", or a spec.
         parameters: slope, ends, alpha or coefficients; floats of any width are read as the rationals they are,
             text as "p/q".
 
@@ -61,13 +66,19 @@ def activation(row: str | Activation | Mapping[str, Any], *parameters: Fraction 
 
     >>> activation("LeakyReLU", 0.5).label
     'leaky_relu(0.5)'
+    >>> activation("leaky_relu(0.5)") == activation("leaky_relu", "1/2")
+    True
     """
     if isinstance(row, Activation):
         return row
     if isinstance(row, Mapping):
         return Activation.from_spec(row)
     if not isinstance(row, str):
-        raise UnsupportedError(f"activation of type {type(row).__name__}; give a name: {', '.join(names())}")
+        raise UnsupportedError(f"activation {shown(row)} is none; give a name: {', '.join(names())}")
+    labelled = _LABEL.fullmatch(row)
+    if labelled is not None and not parameters:
+        words = tuple(word.strip() for word in labelled.group(2).split(",") if word.strip())
+        return activation(labelled.group(1), *words)
     key = row.strip().lower().replace("-", "_")
     key = _ALIASES.get(key, key) if key not in _ROWS else key
     if key not in _ROWS:
@@ -80,6 +91,38 @@ def activation(row: str | Activation | Mapping[str, Any], *parameters: Fraction 
     except TypeError as exc:
         raise UnsupportedError(f"activation {key!r} does not take {len(parameters)} parameters") from exc
     return _ROWS[key](*values)
+
+
+def layer_activations(count: int, given: Given | Sequence[Given]) -> list[Activation]:
+    """One activation for each of `count` affine layers, from what was given for a network.
+
+    Args:
+        count: number of affine layers.
+        given: one activation, for all hidden layers; or one for each hidden layer, the last layer's too if it has one.
+            Text may list them with commas.
+
+    Raises:
+        InputError: if the number does not fit.
+        UnsupportedError: for an unknown one.
+
+    >>> [row.name for row in layer_activations(3, "relu")]
+    ['relu', 'relu', 'identity']
+    >>> [row.name for row in layer_activations(2, ["relu", "tanh"])]
+    ['relu', 'tanh']
+    """
+    if isinstance(given, str):
+        words = [word.strip() for word in re.split(r",(?![^(]*\))", given) if word.strip()]
+        given = words if len(words) > 1 else given
+    if isinstance(given, str | Activation | Mapping) or not isinstance(given, Iterable):
+        return [activation(given)] * (count - 1) + [activation("identity")]
+    rows = [activation(row) for row in given]
+    if len(rows) == 1 and count > 1:
+        rows *= count - 1
+    if len(rows) == count - 1:
+        rows.append(activation("identity"))
+    if len(rows) != count:
+        raise InputError(f"{len(rows)} activations for {count} layers; give one, or one for each layer")
+    return rows
 
 
 def _parameter(key: str, value: Any) -> Fraction:

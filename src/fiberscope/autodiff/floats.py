@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_count, plain
 from fiberscope.autodiff.families import Data, Family
 from fiberscope.autodiff.jets import Jets, TrueJets
 from fiberscope.autodiff.liebrackets import brackets as nested_brackets
@@ -153,13 +154,13 @@ class Inputs:
         ((3, 2), (2,))
         """
         if isinstance(inputs, tuple) and all(isinstance(n, int | np.integer) for n in inputs):
-            return cls(tuple(int(n) for n in inputs))
+            return cls(tuple(as_count(n, "size of an input", 1) for n in inputs))
         if callable(inputs):
             first = np.asarray(inputs(np.random.default_rng(0), 1))
             if first.ndim < 1 or len(first) != 1:
                 raise InputError(f"the sampler of one input gave shape {first.shape}; expected (1, ...)")
             return cls(first.shape[1:], sampler=inputs)
-        rows = np.asarray(inputs)
+        rows = np.asarray(plain(inputs))
         if rows.dtype.kind not in "fiub" or rows.ndim < 1 or not len(rows):
             raise InputError(
                 f"inputs of dtype {rows.dtype} and shape {rows.shape}; give an array of examples (N, ...), "

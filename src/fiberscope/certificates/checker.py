@@ -15,8 +15,8 @@ from fiberscope.certificates.rearrangements import rearrange, unlike
 from fiberscope.certificates.state import State, affine_layers
 from fiberscope.domains import Box
 from fiberscope.errors import CertificateError, InputError
-from fiberscope.network import Network
-from fiberscope.results import Answer, Verdict
+from fiberscope.network import Network, require_network
+from fiberscope.results import Answer, Result, Verdict, outward
 
 
 def check(certificate: Certificate | Mapping[str, Any], f: Network, g: Network) -> Verdict:
@@ -26,7 +26,7 @@ def check(certificate: Certificate | Mapping[str, Any], f: Network, g: Network) 
     search that wrote the certificate.
 
     Args:
-        certificate: a `Certificate`, or its JSON data.
+        certificate: a `Certificate`, or its JSON data (`Certificate.read` reads a file).
         f: the source network.
         g: the target network.
 
@@ -36,6 +36,7 @@ def check(certificate: Certificate | Mapping[str, Any], f: Network, g: Network) 
 
     Raises:
         CertificateError: if the certificate is malformed or names a layer or neuron that does not exist.
+        InputError: if f or g is no `Network`.
 
     Complexity: O(parameters) floats per move, rational arithmetic on touched columns only; enclosures only where a
     move rests on them.
@@ -54,7 +55,9 @@ def check(certificate: Certificate | Mapping[str, Any], f: Network, g: Network) 
     >>> print(check(claim, f, g))
     NO: step 0 (merge, layer 0): row and bias of neuron 1 are not 3 times those of neuron 0
     """
-    proof = certificate if isinstance(certificate, Certificate) else Certificate.from_dict(certificate)
+    require_network(f, "f")
+    require_network(g, "g")
+    proof = _as_certificate(certificate)
     data = proof.data
     for role, net in (("source", f), ("target", g)):
         reason = _other_network(data[role], role, net)
@@ -62,6 +65,18 @@ def check(certificate: Certificate | Mapping[str, Any], f: Network, g: Network) 
             return _no(reason, {"part": role})
     box = _box(data["domain"], f)
     return _KINDS[data["kind"]](proof, f, g, box)
+
+
+def _as_certificate(given: object) -> Certificate:
+    if isinstance(given, Certificate):
+        return given
+    if isinstance(given, Mapping):
+        return Certificate.from_dict(given)
+    hint = "give a Certificate; Certificate.read reads a file, Certificate.from_json text"
+    if isinstance(given, Result):
+        hint = "give its .certificate" if isinstance(getattr(given, "certificate", None), Certificate) else hint
+        raise CertificateError(f"a {type(given).__name__} is no certificate; {hint}")
+    raise CertificateError(f"certificate is of type {type(given).__name__}; {hint}")
 
 
 def _check_reduction(proof: Certificate, f: Network, g: Network, box: Box) -> Verdict:
@@ -127,7 +142,7 @@ def _check_cases(proof: Certificate, f: Network, g: Network, box: Box) -> Verdic
     method, nodes = "replay of each case over the rationals", proof.data["nodes"]
     if refused is not None:
         reason = f"node {refused[0]}: {refused[1]}"
-        return Verdict(Answer.NO, reason, counterexample={"node": refused[0]}, method=method, theorems=("case-tree",))
+        return Verdict(Answer.NO, reason, counterexample={"node": refused[0]}, method=method)
     cells = sum(node.get("leaf") == "equal" for node in nodes)
     text = f"equal on {box}: the same function on {'its one cell' if cells == 1 else f'each of {cells} cells'}"
     return Verdict(Answer.YES, text, certificate=proof, method=method, theorems=("case-tree",))
@@ -140,16 +155,24 @@ def _yes(proof: Certificate, state: State, box: Box) -> Verdict:
     bound = proof.data.get("bound")
     claim = "equal"
     if bound is not None:
-        slope = f" + {bound['slope']:.3g} |x|_inf" if bound["slope"] else ""
-        claim = f"within {bound['constant']:.3g}{slope} of each other"
-    theorems = ["lossless-moves"]
-    theorems += ["permutation-scaling", "canonical-form"] if proof.data["kind"] == "equality" else []
+        constant, slope = (outward(bound[name], up=True, digits=3) for name in ("constant", "slope"))
+        claim = f"within {constant}{f' + {slope} |x|_inf' if bound['slope'] else ''} of each other"
+    made = {_kind_of(step) for step in (*proof.steps, *proof.back)}
+    theorems = ["lossless-moves"] if proof.data["kind"] == "reduction" or made & MOVES.keys() else []
+    theorems += ["permutation-scaling"] if made & {"permute", "scale"} else []
+    theorems += ["canonical-form"] if made - MOVES.keys() else []
     theorems += ["interval-enclosure"] if state.used_enclosures or state.approximations else []
     theorems += ["lipschitz-difference"] if state.approximations else []
     return Verdict(
         Answer.YES, f"{claim} on {box}: {_moves(len(proof.steps) + len(proof.back))}", certificate=proof,
         method="replay of each move over the rationals", theorems=tuple(theorems),
     )  # fmt: skip
+
+
+def _kind_of(step: Mapping[str, Any]) -> str:
+    """The move; "sign" for a scaling by a negative number, which takes more than positive homogeneity."""
+    signs = step["move"] == "scale" and any(text.startswith("-") for text in step["factors"])
+    return "sign" if signs else str(step["move"])
 
 
 def _moves(count: int) -> str:
@@ -159,10 +182,7 @@ def _moves(count: int) -> str:
 
 
 def _no(reason: str, where: dict[str, Any]) -> Verdict:
-    return Verdict(
-        Answer.NO, reason, counterexample=where, method="replay of each move over the rationals",
-        theorems=("lossless-moves",),
-    )  # fmt: skip
+    return Verdict(Answer.NO, reason, counterexample=where, method="replay of each move over the rationals")
 
 
 def _other_network(party: Mapping[str, Any], role: str, net: Network) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fiberscope.errors import CertificateError
-from fiberscope.results import Result
+from fiberscope.results import Result, outward
 
 SCHEMA = "fiberscope/certificate/1"
 SIZE_CAP = 512 * 2**20
@@ -25,6 +25,7 @@ DIGIT_CAP = 4300
 DEPTH_CAP = 16
 DTYPES = ("float16", "float32", "float64")
 METHODS = ("interval", "backward")
+_TITLES = {"reduction": "a reduction", "equality": "an equality", "cases": "an equality by cases"}
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _RATIONAL = re.compile(r"(-?[0-9]+)(?:/([0-9]+))?")
@@ -37,7 +38,10 @@ class Certificate(Result):
     """The claim that two networks are equal on a domain, or differ by at most a bound, as a list of moves.
 
     Args:
-        data: the JSON document; build it with `from_dict`, which checks and copies it.
+        data: the JSON document; it is checked and copied.
+
+    Raises:
+        CertificateError: if a key is missing or unknown, or a value has the wrong type.
 
     >>> Certificate.from_json("{}")
     Traceback (most recent call last):
@@ -45,7 +49,21 @@ class Certificate(Result):
     fiberscope.errors.CertificateError: certificate: key "schema" is missing
     """
 
-    data: dict[str, Any]
+    data: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check the structure and keep a copy."""
+        plain = _plain(self.data, 0)
+        _document(plain)
+        object.__setattr__(self, "data", plain)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same document."""
+        return self.data == other.data if isinstance(other, Certificate) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Of what it is about."""
+        return hash((self.data["kind"], self.data["source"]["digest"], self.data["target"]["digest"]))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
@@ -54,9 +72,7 @@ class Certificate(Result):
         Raises:
             CertificateError: if a key is missing or unknown, or a value has the wrong type.
         """
-        plain = _plain(data, 0)
-        _document(plain)
-        return cls(plain)
+        return cls(data)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Certificate:
@@ -65,6 +81,8 @@ class Certificate(Result):
         Raises:
             CertificateError: if it is no JSON, has duplicate keys, or is no certificate.
         """
+        if not isinstance(text, str | bytes):
+            raise CertificateError(f"certificate is of type {type(text).__name__}; expected JSON text")
         if len(text) > SIZE_CAP:
             raise CertificateError(f"certificate has {len(text)} bytes; at most {SIZE_CAP} are read")
         try:
@@ -85,6 +103,7 @@ class Certificate(Result):
         Raises:
             CertificateError: if it cannot be read or is no certificate; the file is named.
         """
+        _require_path(path)
         try:
             with open(path, "rb") as file:
                 content = file.read(SIZE_CAP + 1)
@@ -105,7 +124,8 @@ class Certificate(Result):
         Raises:
             CertificateError: if the file exists and `force` is not given, or cannot be written.
         """
-        goal = Path(path)
+        _require_path(path)
+        goal = Path(os.fsdecode(path))
         if goal.exists() and not force:
             raise CertificateError(f"{goal}: exists already; choose another name or --force")
         try:
@@ -143,14 +163,24 @@ class Certificate(Result):
         return back
 
     def __str__(self) -> str:
-        """One line: what is claimed and in how many moves."""
+        """One line: what is claimed, and in how many moves or cases."""
+        title = f"certificate of {_TITLES[self.data['kind']]}"
         if "nodes" in self.data:
-            return f"certificate of {self.data['kind']}: equal, {len(self.data['nodes'])} nodes"
-        bound = self.data.get("bound")
-        claim = "equal" if bound is None else f"|f - g| <= {bound['constant']:.3g} + {bound['slope']:.3g} |x|"
-        return f"certificate of a {self.data['kind']}: {claim}, {len(self.steps) + len(self.back)} moves"
+            count = len(self.data["nodes"])
+            return f"{title}: equal, {count} node{'s' * (count != 1)}"
+        bound, count = self.data.get("bound"), len(self.steps) + len(self.back)
+        claim = "equal"
+        if bound is not None:
+            constant, slope = (outward(bound[name], up=True, digits=3) for name in ("constant", "slope"))
+            claim = f"|f - g| <= {constant} + {slope} |x|"
+        return f"{title}: {claim}, {count} move{'s' * (count != 1)}"
 
     __repr__ = __str__
+
+
+def _require_path(path: object) -> None:
+    if isinstance(path, bool) or not isinstance(path, str | bytes | os.PathLike):
+        raise CertificateError(f"path {path!r} is of type {type(path).__name__}; give the name of a file")
 
 
 def rational(text: str) -> Fraction:
@@ -373,6 +403,7 @@ _MOVES: dict[str, tuple[dict[str, Rule], dict[str, Rule]]] = {
     "flatten": ({}, {}),
     "hollow": ({}, {}),
     "centre": ({}, {}),
+    "stretch": ({"factor": _rational}, {}),
 }
 REDUCING = ("bound", "drop", "constant", "merge", "clear", "fold", "replace", "round")
 """The moves a reduction may make; an equality may make all."""

@@ -251,6 +251,16 @@ def _with_entries(near: FloatArray, tail: FloatArray, entries: Mapping[tuple[int
     return Matrix(near, _or_none(tail), where[:, 0], where[:, 1], values)
 
 
+def row_times(matrix: Matrix, factors: Sequence[Fraction]) -> Matrix:
+    """Every row times its factor."""
+    return Matrix.of(rationals.scale_rows(matrix.exact(), factors))
+
+
+def column_times(matrix: Matrix, factors: Sequence[Fraction]) -> Matrix:
+    """Every column times its factor."""
+    return row_times(matrix.T, factors).T
+
+
 def nearest(q: Fraction) -> tuple[float, bool]:
     """The nearest float64 (never 0 for q != 0, infinite beyond the largest) and whether it is q itself.
 

@@ -53,12 +53,6 @@ def check_indices(state: State, layer: int, neurons: Sequence[int]) -> None:
         raise CertificateError(f"neuron {worst} does not exist; layer {layer} has {state.width(layer)} neurons then")
 
 
-def _others(state: State, layer: int, gone: Sequence[int]) -> IntArray:
-    stay = np.ones(state.width(layer), dtype=bool)
-    stay[list(gone)] = False
-    return np.flatnonzero(stay)
-
-
 def _table(rows: list[list[str]], shape: tuple[int, int], name: str) -> Matrix:
     if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
         seen = len(rows[0]) if rows else 0
@@ -108,7 +102,7 @@ def _drop(state: State, step: Step) -> None:
     if len(neurons) == state.width(layer) and not state.hollow:
         raise CertificateError(f"all {len(neurons)} neurons of layer {layer} would go; one must stay")
     _silent(state, layer, neurons)
-    state.keep(layer, _others(state, layer, neurons))
+    state.remove(layer, neurons)
 
 
 def _clear(state: State, step: Step) -> None:
@@ -142,7 +136,7 @@ def _constant(state: State, step: Step) -> None:
     if len(neurons) == state.width(layer) and not state.hollow:
         leaving = neurons[:-1]
         state.set_columns(layer, neurons[-1:], zeros(columns.shape[0], 1))
-    state.keep(layer, _others(state, layer, leaving))
+    state.remove(layer, leaving)
 
 
 def _is_flat(activation: Activation, low: float, high: float, value: Fraction) -> bool:
@@ -206,7 +200,7 @@ def _merge(state: State, step: Step) -> None:
         i, j, e = pairs[wrong]
         raise Refusal(f"row and bias of neuron {i} are not {_short(e)} times those of neuron {j}")
     state.set_columns(layer, list(groups), combined_rows(state.columns(layer).T, list(groups.values())).T)
-    state.keep(layer, _others(state, layer, gone))
+    state.remove(layer, gone)
 
 
 def _short(q: Fraction) -> str:
@@ -221,8 +215,7 @@ def _fold(state: State, step: Step) -> None:
     rows = _table(step["rows"], (count, here.weight.shape[1]), "rows")
     biases = _list(step["biases"], count, "biases")
     columns = _table(step["columns"], (next_.weight.shape[0], count), "columns")
-    stay = _others(state, layer, neurons)
-    if not stay.size and not count:
+    if len(set(neurons)) == state.width(layer) and not count:
         raise CertificateError(f"all {len(neurons)} neurons of layer {layer} would go; one must stay")
     slopes, intercepts = _linear_pieces(state, layer, neurons)
     ends = _identity_ends(here, rows, biases, state.input_of(layer))
@@ -239,7 +232,7 @@ def _fold(state: State, step: Step) -> None:
     if (intercepts != 0).any():
         constant = rationals.add(constant, rationals.matmul(out, intercepts))
     state.shift(layer, constant)
-    state.keep(layer, stay)
+    state.remove(layer, neurons)
     state.append(layer, rows, biases, columns, ends)
 
 

@@ -13,6 +13,7 @@ from fiberscope import rationals
 from fiberscope.certificates.enclosures import Affine, Pair, Slopes, Snapshot
 from fiberscope.certificates.matrices import Matrix, zeros
 from fiberscope.domains import Box
+from fiberscope.errors import CertificateError
 from fiberscope.network import Network
 
 ExactArray = npt.NDArray[Any]
@@ -68,6 +69,15 @@ class State:
         """Number of neurons of a layer."""
         return self.layers[layer].weight.shape[0]
 
+    def require_hidden(self, count: int) -> None:
+        """Refuse a move that needs so many hidden layers.
+
+        Raises:
+            CertificateError: if there are fewer.
+        """
+        if len(self.layers) < count + 1:
+            raise CertificateError(f"there are {len(self.layers) - 1} hidden layers; the move needs {count}")
+
     # ---- enclosures
 
     def take_snapshot(self, method: str, slopes: Slopes) -> None:
@@ -108,6 +118,12 @@ class State:
         if self._tracks:
             track = self._tracks[layer]
             self._tracks[layer] = _Track(track.origin[stay], track.low[stay], track.high[stay])
+
+    def remove(self, layer: int, neurons: Sequence[int]) -> None:
+        """Drop these neurons of a hidden layer."""
+        stay = np.ones(self.width(layer), dtype=bool)
+        stay[list(neurons)] = False
+        self.keep(layer, np.flatnonzero(stay))
 
     def append(self, layer: int, rows: Matrix, biases: Matrix, columns: Matrix, ends: Pair) -> None:
         """Add neurons at the end of a hidden layer, with known enclosures."""
@@ -166,11 +182,12 @@ class State:
 
     def shift(self, layer: int, by: ExactArray) -> None:
         """Add to the biases that a constant neuron of a hidden layer reaches, in the order of `columns`."""
-        self._add_bias(layer + 1, by[: len(self.layers[layer + 1].shift)])
+        self.add_bias(layer + 1, by[: len(self.layers[layer + 1].shift)])
         if self._skipped(layer):
-            self._add_bias(len(self.layers) - 1, by[len(self.layers[layer + 1].shift) :])
+            self.add_bias(len(self.layers) - 1, by[len(self.layers[layer + 1].shift) :])
 
-    def _add_bias(self, layer: int, by: ExactArray) -> None:
+    def add_bias(self, layer: int, by: ExactArray) -> None:
+        """Add to the biases of a layer."""
         here = self.layers[layer]
         self.layers[layer] = replace(here, bias=Matrix.of(rationals.add(here.bias.exact()[:, 0], by)))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from fiberscope.cli.options import (
     output_option,
     worst,
 )
-from fiberscope.cli.output import document, emit, say
+from fiberscope.cli.output import described, emit, given, propose, put
 from fiberscope.cli.running import Work, in_options, working
 from fiberscope.errors import InputError, PartError
 
@@ -60,10 +61,10 @@ def inspect(paths: tuple[str, ...], fail_on: str | None, **options: Any) -> int:
     return work.code(NO if fail_on and result.redundant else DONE)
 
 
-def _inspect_one(path: Path, work: Work, options: dict[str, Any]) -> Inspection:
+def _inspect_one(path: Path, work: Work, options: dict[str, Any], *, several: bool = False) -> Inspection:
     from fiberscope.inspection import inspect as run
 
-    net = load_network(path, options)
+    net = load_network(path, options, several=several)
     with work.progress() as progress:
         return run(net, options["domain"], budget=work.budget, progress=progress)
 
@@ -82,7 +83,7 @@ def _inspect_many(files: Sequence[Path], fail_on: str | None, options: dict[str,
             try:
                 if work.interrupted:
                     raise InputError("not read: interrupted")
-                result = _inspect_one(path, work, chosen)
+                result = _inspect_one(path, work, chosen, several=True)
             except PartError as exc:
                 waiting.extendleft((path, {**options, "part": name}) for name in reversed(exc.parts))
                 continue
@@ -97,23 +98,33 @@ def _inspect_many(files: Sequence[Path], fail_on: str | None, options: dict[str,
                 redundant += result.redundant
                 line = _summary(result)
             if not options["as_json"]:
-                say(" ".join(row.values()) + f": {line}")
+                put(" ".join(row.values()) + f": {line}")
     counts = {"files": len(files), "networks": len(nets), "redundant": redundant, "refused": len(rows) - len(nets)}
+    data = described("inspect", {"results": rows, "counts": counts}, nets, options["seed"], begin)
     if options["as_json"]:
-        say(document("inspect", {"results": rows, "counts": counts}, nets, options["seed"], begin))
+        put(json.dumps(data, allow_nan=False))
     else:
+        many = f"{len(files)} file{'' if len(files) == 1 else 's'}"
         several = "" if len(nets) + counts["refused"] == len(files) else f", {len(rows)} networks"
-        say(
-            f"{len(files)} files{several}: {redundant} redundant, {len(nets) - redundant} not, "
-            f"{counts['refused']} refused"
-        )
-    write_page(options, [row for row in rows if "error" not in row])
+        put(f"{many}{several}: {redundant} redundant, {len(nets) - redundant} not, {counts['refused']} refused")
+    write_page(options, [{**row, **_alone(row)} for row in rows if "error" not in row])
+    propose(data, options)
     return work.code(worst(codes))
 
 
+def _alone(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What one network of a batch would be asked for with by itself, for its part of the page."""
+    asked = given()
+    part = {"--part": row["part"]} if row.get("part") else {}
+    return {"given": {**asked, "arguments": [row["path"]], "options": {**asked.get("options", {}), **part}}}
+
+
 def _summary(result: Inspection) -> str:
+    from fiberscope.results import counted
+
     before, after = result.network.hidden_count, result.reduction.network.hidden_count
-    verdict = f"{before} -> {after} hidden neurons" if result.redundant else f"{before} hidden neurons, none redundant"
+    none = f"{counted(before, 'hidden neuron')}, none redundant" if before else "no hidden neuron"
+    verdict = f"{before} -> {after} hidden neurons" if result.redundant else none
     return f"{result.network.architecture}: {verdict}"
 
 
@@ -165,6 +176,9 @@ def reduce(path: str, output: str | None, certificate: str | None, exact_only: b
             progress=progress,
         )  # fmt: skip
     body, text = result.to_dict(), f"{path}\n{result}"
+    if result.rounding.kind == "rounded":
+        wider = "" if result.rounding.dtype == "float64" else "--dtype float64 rounds less, "
+        text += f"\n  so fiberscope equal may answer NO: the functions differ by that; {wider}--exact rounds nothing"
     if output:
         written, copied = save_reduction(result, output, force=options["force"], certificate=certificate)
         kind = "a drop-in for" if copied else "a new file, not a copy of"
@@ -210,7 +224,7 @@ def _reduce_chains(path: str, output: str | None, exact_only: bool, options: dic
 @click.argument("certificate", type=PATH)
 @click.argument("f", type=PATH)
 @click.argument("g", type=PATH)
-@common_options(domain=False)
+@common_options(domain=False, search=False)
 def check(certificate: str, f: str, g: str, **options: Any) -> int:
     """Check a certificate between two files; exit 0 if it is accepted and 1 if not.
 
@@ -240,7 +254,7 @@ def check(certificate: str, f: str, g: str, **options: Any) -> int:
     epilog="Example: fiberscope cite equitable-sim, or: fiberscope cite result.json",
 )
 @click.argument("what", nargs=-1)
-@common_options(domain=False, networks=False)
+@common_options(domain=False, networks=False, search=False)
 def cite(what: tuple[str, ...], **options: Any) -> int:
     """Print BibTeX for theorems, or for those a saved JSON result rests on; without arguments list the theorems."""
     from fiberscope.theorems import THEOREMS, theorem

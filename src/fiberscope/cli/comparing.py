@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fiberscope.cli.files import check_format, check_targets, load_network, network_files, write_page
+from fiberscope.cli.files import check_format, check_targets, in_floats, load_network, network_files, write_page
 from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.options import (
     BAD_INPUT,
@@ -21,12 +21,10 @@ from fiberscope.cli.options import (
     output_option,
     sweep_options,
 )
-from fiberscope.cli.output import described, emit, say
+from fiberscope.cli.output import described, emit, propose, put
 from fiberscope.cli.running import working
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fiberscope.network import Network
 
 _WALKED = 300
@@ -55,7 +53,8 @@ def equal(f: str, g: str, certificate: str | None, **options: Any) -> int:
     nets = [load_network(path, options) for path in (f, g)]
     with working(options) as work, work.progress() as progress:
         verdict = run(nets[0], nets[1], options["domain"], budget=work.budget, progress=progress, seed=options["seed"])
-    body, text = verdict.to_dict(), f"{verdict.answer.name}: {verdict.reason}\n  method: {verdict.method}"
+    how = "found by trying inputs" if verdict.method == "samples" else f"method: {verdict.method}"
+    body, text = verdict.to_dict(), f"{verdict.answer.name}: {verdict.reason}\n  {how}"
     body["verdict"], body["certificate"] = verdict.answer.name, None
     if verdict.answer is Answer.YES:
         proof = verdict.certificate
@@ -90,7 +89,7 @@ def _loading(net: Network) -> str:
 )
 @click.argument("path", type=PATH)
 @output_option("Where the form with its exact weights goes, as JSON.")
-@common_options()
+@common_options(search=False)
 def canonical(path: str, output: str | None, **options: Any) -> int:
     """Bring a network to its exact normal form; equal forms prove equal functions.
 
@@ -117,7 +116,7 @@ def canonical(path: str, output: str | None, **options: Any) -> int:
 )
 @click.argument("paths", nargs=-1, required=True, type=PATH)
 @sweep_options("Keep results here, line by line; the same command goes on where it ended.", "this process alone")
-@common_options(domain=False)
+@common_options(domain=False, search=False)
 def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None, cluster: str | None,
                 **options: Any) -> int:  # fmt: skip
     """Name functions: two fs1: names are equal exactly if the functions are.
@@ -142,11 +141,11 @@ def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None,
         "files": len(files), "networks": len(rows) - refused, "refused": refused, "groups": len(groups),
         "unfinished": run.cells - run.finished,
     }  # fmt: skip
-    theorems = ["canonical-form", "two-layer-form", "three-layer-form", "tanh-identifiability"]
+    theorems = list(dict.fromkeys(key for row in rows for key in row.get("theorems", ())))
     body = {"results": rows, "groups": groups, "counts": counts, "theorems": theorems}
     data = described("fingerprint", body, [], options["seed"], begin)
     if options["as_json"]:
-        say(json.dumps(data, allow_nan=False))
+        put(json.dumps(data, allow_nan=False))
     else:
         lines = [f"{row.get('fingerprint') or 'refused: ' + row['error']}  {name_of(row)}" for row in rows]
         for group in groups:
@@ -159,8 +158,9 @@ def fingerprint(paths: tuple[str, ...], resume: str | None, workers: int | None,
                 f"{len(groups)} group{several} of equal ones, "
                 f"{refused} refused{unfinished}"
             )
-        say("\n".join(lines))
+        put("\n".join(lines))
     write_page(options, [data])
+    propose(data, options)
     return work.code(BAD_INPUT if refused else DONE)
 
 
@@ -201,7 +201,7 @@ def distance(f: str, g: str, below: float | None, **options: Any) -> int:
 @click.argument("f", type=PATH)
 @click.argument("g", type=PATH)
 @output_option("Where the aligned G goes.")
-@common_options(domain=False)
+@common_options(domain=False, search=False)
 def align(f: str, g: str, output: str | None, **options: Any) -> int:
     """Permute and rescale the hidden neurons of G so that its weights come near those of F; its function stays.
 
@@ -218,25 +218,11 @@ def align(f: str, g: str, output: str | None, **options: Any) -> int:
     result = run(*nets)
     text = f"{g} aligned with {f}\n{result}"
     if output:
-        target = nets[1].dtype
-        save(_rounded(result.network, target), output, force=options["force"], drop_in=False)
-        text += f"\nwrote {output}: weights rounded to {target.name}"
+        written, how = in_floats(result.network, nets[1].dtype)
+        save(written, output, force=options["force"], drop_in=False)
+        text += f"\nwrote {output}: {written.architecture}{how}"
     emit("align", result.to_dict(), text, nets, options, begin)
     return DONE
-
-
-def _rounded(net: Network, dtype: np.dtype[Any]) -> Network:
-    """The network with its weights rounded to a float type."""
-    from dataclasses import replace
-
-    from fiberscope import rationals
-
-    return net.with_layers(
-        [
-            replace(row, weight=rationals.rounded(row.weight, dtype), bias=rationals.rounded(row.bias, dtype))
-            for row in net.layers
-        ]
-    )
 
 
 @program.command(
@@ -245,7 +231,7 @@ def _rounded(net: Network, dtype: np.dtype[Any]) -> Network:
 )
 @click.argument("path", type=PATH)
 @click.option("--samples", type=click.IntRange(min=0), default=4, show_default=True, help="Random members to draw.")
-@common_options(domain=False)
+@common_options(domain=False, search=False)
 def fiber(path: str, samples: int, **options: Any) -> int:
     """Describe the set of all parameters that compute the function of a network.
 
@@ -264,8 +250,7 @@ def fiber(path: str, samples: int, **options: Any) -> int:
     body = {**found.to_dict(), "slice": None if cut is None else cut.to_dict(), "walk": walk}
     text = f"{path}\n{found}"
     if walk:
-        text += f"\nsampled members: {len(walk)}, each exactly equal, by " + "; ".join(
-            ", ".join(dict.fromkeys(step["moves"])) or "no move" for step in walk
-        )
+        moves = ", ".join(dict.fromkeys(move for step in walk for move in step["moves"])) or "none is known"
+        text += f"\nsampled members: {len(walk)}, each with exactly this function; moves: {moves}"
     emit("fiber", body, text, [net], options, begin)
     return DONE

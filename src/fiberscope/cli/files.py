@@ -14,24 +14,65 @@ import click
 from fiberscope.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from fiberscope.network import Network
 
     FloatArray = NDArray[Any]
+    DType = np.dtype[Any]
 
 Options = Mapping[str, Any]
 
 
-def load_network(path: str | Path, options: Options) -> Network:
-    """Read a network with the options of the command."""
+def load_network(path: str | Path, options: Options, *, several: bool = False) -> Network:
+    """Read a network with the options of the command.
+
+    Args:
+        path: the file.
+        options: of the command.
+        several: whether the file is one of many that share the options; then what a file says itself wins.
+
+    Raises:
+        InputError: in one line; also if the file says another activation than --activation does.
+    """
     from fiberscope.activations import activation
     from fiberscope.io import load
 
-    for name in (options["activation"] or "").split(","):
+    given, rest = options["activation"], {"part": options["part"], "allow_opaque": options["allow_opaque"]}
+    if given is None:
+        return load(path, **rest)
+    for name in given.split(","):
         if name.strip().isidentifier():  # else `load` says what it expects
             activation(name)
-    return load(path, part=options["part"], activation=options["activation"], allow_opaque=options["allow_opaque"])
+    said = _self_described(path, rest)
+    if said is None:
+        return load(path, activation=given, **rest)
+    unlike = None if several else _unlike(said, given)
+    if unlike is not None:
+        raise InputError(f"{path}: says its activation is {unlike[0]}, not {unlike[1]}; leave out --activation")
+    return said
+
+
+def _self_described(path: str | Path, options: Mapping[str, Any]) -> Network | None:
+    """The network of a file that says its activations; None if it does not, or cannot be read."""
+    from fiberscope.io import load
+
+    try:
+        net = load(path, **options)
+    except InputError:
+        return None
+    # Stable-Baselines3 leaves the activation out where it is the default of the policy class
+    assumed = net.source is not None and any("names no activation" in note for note in net.source.notes)
+    return None if assumed else net
+
+
+def _unlike(net: Network, given: str) -> tuple[str, str] | None:
+    """The first hidden activation of the file that is not the one given, and that one."""
+    from fiberscope.io.state_dicts import activations_for
+
+    own, wanted = (row.activation.label for row in net.hidden), (row.label for row in activations_for(net.depth, given))
+    return next((pair for pair in zip(own, wanted, strict=False) if pair[0] != pair[1]), None)
 
 
 def network_files(paths: Sequence[str]) -> list[Path]:
@@ -62,6 +103,16 @@ def _all_files(folder: Path) -> Iterator[Path]:
 
     for place, _, names in os.walk(folder, onerror=fail):
         yield from (Path(place) / name for name in names)
+
+
+def in_floats(net: Network, dtype: DType | None = None) -> tuple[Network, str]:
+    """The network with weights that a float type holds, that of its file by default, and words for what was rounded."""
+    from fiberscope import rationals
+
+    target, exact = net.dtype if dtype is None else dtype, rationals.exact_array(net.theta)
+    if rationals.representable(exact, target).all():
+        return net, ""
+    return net.with_theta(rationals.rounded(exact, target)), f", weights rounded to {target.name}"
 
 
 def check_format(path: str) -> None:

@@ -16,7 +16,7 @@ _OPTIONS = ("part", "activation", "allow_opaque")
 
 def fingerprint_file(cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The fingerprint of each network of one file, or the reason why there is none; runs in workers."""
-    path, options = cell["path"], dict(cell["options"])
+    path, options = cell["path"], {**cell["options"], "several": cell["several"]}
     try:
         return [_row(path, options["part"], options)]
     except PartError as exc:
@@ -38,12 +38,13 @@ def _row(path: str, part: str | None, options: Mapping[str, Any]) -> dict[str, A
     from fiberscope.cli.files import load_network
     from fiberscope.fibers import canonical
 
-    form = canonical(load_network(path, {**options, "part": part}))
+    form = canonical(load_network(path, {**options, "part": part}, several=options["several"]))
     return {
         "path": path, **({} if part is None else {"part": part}), "fingerprint": form.fingerprint,
         "unique": form.unique, "architecture": form.network.architecture,
         "sha256": None if form.network.source is None else form.network.source.sha256,
         "not_met": [h.statement for h in form.hypotheses if h.checked and not h.holds],
+        "theorems": list(form.theorems),
     }  # fmt: skip
 
 
@@ -53,7 +54,8 @@ def fingerprint_files(
 ) -> Sweep:  # fmt: skip
     """Fingerprint every file; a file is known by its path, size and time of change."""
     chosen = {name: options[name] for name in _OPTIONS}
-    cells = [Cell(_key(file), {"path": str(file), "options": chosen}) for file in files]
+    several = len(files) > 1
+    cells = [Cell(_key(file), {"path": str(file), "options": chosen, "several": several}) for file in files]
     return sweep(
         fingerprint_file, cells, path=path, task={"fingerprint": __version__, **chosen}, workers=workers,
         client=cluster, budget=budget, progress=progress,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fiberscope.cli.files import check_format, check_targets, load_network
+from fiberscope.cli.files import check_format, check_targets, in_floats, load_network
 from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.options import DONE, Number, common_options
 from fiberscope.cli.output import emit
@@ -38,6 +39,8 @@ def _one_source(path: str | None, widths: str | None) -> None:
     if (path is None) == (widths is None):
         seen = "both a file and --widths" if path else "neither a file nor --widths"
         raise InputError(f"{seen}; give one of them")
+    if path is not None and re.fullmatch(r"\d+([,-]\d+)+", path) and not Path(path).exists():
+        raise InputError(f"{path}: no such file; widths of an architecture are --widths {path}")
 
 
 def _architecture(widths: str, options: dict[str, Any], *, bias: bool = True) -> Network:
@@ -114,7 +117,7 @@ def orbit(path: str | None, widths: str | None, at: str | None, method: str, fro
     "--limit", type=click.IntRange(min=1), default=3000, show_default=True, metavar="N",
     help="List the types only if there are at most this many.",
 )  # fmt: skip
-@common_options(domain=False)
+@common_options(domain=False, search=False)
 def sims(path: str | None, widths: str | None, no_bias: bool, no_output_bias: bool, only_count: bool, limit: int,
          **options: Any) -> int:  # fmt: skip
     """List the structural invariant manifolds of an architecture: what gradient flow never leaves.
@@ -123,6 +126,7 @@ def sims(path: str | None, widths: str | None, no_bias: bool, no_output_bias: bo
     activations it is complete, is said.
     """
     from fiberscope.invariants import sims as run
+    from fiberscope.results import counted
 
     begin = time.perf_counter()
     _one_source(path, widths)
@@ -138,21 +142,12 @@ def sims(path: str | None, widths: str | None, no_bias: bool, no_output_bias: bo
     if only_count:
         for key in ("types", "edges", "lattice"):
             body.pop(key, None)
-        text = f"{result.count} manifolds of {result.count_types} types ({result.activation}, {result.kind})"
+        many = f"{counted(result.count, 'manifold')} of {counted(result.count_types, 'type')}"
+        text = f"{many} ({result.activation}, {result.kind})"
     else:
         text = str(result)
     emit("sims", body, text, [net] if net is not None else [], options, begin)
     return DONE
-
-
-def _in_floats(net: Network) -> tuple[Network, str]:
-    """The network in the dtype of its file, and words for what was rounded."""
-    from fiberscope import rationals
-
-    exact = rationals.exact_array(net.theta)
-    if rationals.representable(exact, net.dtype).all():
-        return net, ""
-    return net.with_theta(rationals.rounded(exact, net.dtype)), f", weights rounded to {net.dtype.name}"
 
 
 @program.command(
@@ -174,7 +169,7 @@ def _in_floats(net: Network) -> tuple[Network, str]:
     "--reduced", type=FILE, metavar="FILE",
     help="Write the reduced network; its learning-rate multipliers go to FILE.multipliers.json.",
 )  # fmt: skip
-@common_options(domain=False)
+@common_options(domain=False, search=False)
 def smallest_sim(path: str, tolerance: float | None, level: str, projected: str | None, reduced: str | None,
                  **options: Any) -> int:  # fmt: skip
     """Find the smallest known invariant manifold of training that contains a network, and those that are near.
@@ -193,19 +188,21 @@ def smallest_sim(path: str, tolerance: float | None, level: str, projected: str 
             check_format(target)
     if not level.isdecimal() and level not in _LEVELS:
         raise InputError(f"--level {level}: give {', '.join(_LEVELS)}, or a number of classes")
+    if level != "exact" and not (projected or reduced):
+        raise InputError("--level says what --project and --reduced write; add one of them, or leave it out")
     net = load_network(path, options)
     result = run(net, tolerance)
     chosen: str | int = int(level) if level.isdecimal() else level
     body, text = result.to_dict(), f"{path}\n{result}"
     if projected:
-        written, how = _in_floats(result.project(level=chosen))
+        written, how = in_floats(result.project(level=chosen))
         save(written, projected, force=options["force"])
         text += f"\nwrote {projected}: the nearest network on the manifold ({level}){how}"
     if reduced and table:
         from fiberscope.io.files import atomic_write
 
         small = result.reduced(chosen)
-        written, how = _in_floats(small.network)
+        written, how = in_floats(small.network)
         save(written, reduced, force=options["force"])
         atomic_write(Path(table), json.dumps(small.to_dict(), allow_nan=False).encode(), options["force"])
         text += f"\nwrote {reduced}: {small.network.architecture}{how}\nwrote {table}: its learning-rate multipliers"
@@ -243,10 +240,11 @@ def conserved(path: str | None, widths: str | None, dynamics: str, no_bias: bool
         raise InputError("--domain says where a file's own weights are counted; an architecture has none")
     check_targets(options, reads=[path] if path else [])
     net = load_network(str(path), options) if path else None
+    here = dynamics == "gradient" or options["domain"] is not None  # only of gradient flow are they counted on a domain
     with working(options) as work:
         if net is not None:
             result = run(
-                net, dynamics, bias=not no_bias, domain=net.domain(options["domain"]), degree=degree,
+                net, dynamics, bias=not no_bias, domain=net.domain(options["domain"]) if here else None, degree=degree,
                 seed=options["seed"], budget=work.budget,
             )  # fmt: skip
         else:

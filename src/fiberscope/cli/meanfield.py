@@ -12,7 +12,7 @@ import click
 from fiberscope.cli.files import check_targets
 from fiberscope.cli.group import PATH, help_without_command, program
 from fiberscope.cli.options import DONE, common_options, resume_option
-from fiberscope.cli.output import emit
+from fiberscope.cli.output import emit, given
 from fiberscope.cli.running import working
 from fiberscope.errors import InputError
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fiberscope.meanfield import Reduced
     from fiberscope.meanfield.targets import Target
     from fiberscope.results import Result
 
@@ -185,7 +184,7 @@ def angle(dimension: int, subspace: int, nodes: int, modes: int | None, init: An
 )
 @click.option("--variance", type=float, metavar="V", help="Of each input coordinate.  [default: 1/D, the unit sphere]")
 @timed(100.0, 100, explicit=True)
-@common_options(domain=False, networks=False)
+@common_options(domain=False, networks=False, search=False)
 def odd(dimension: int, slope_norm: float, variance: float | None, **options: Any) -> int:
     """Train a network of infinite width on an odd target: it stays linear, f(x) = w.x, and |w(t)| is explicit."""
     from fiberscope.meanfield import OddFlow, odd_flow
@@ -321,30 +320,18 @@ def particles(target: str, dimension: int | None, width: int, start: Any, symmet
 )
 @_TARGET
 @click.option("--dimension", type=int, metavar="D", help="Of the inputs; for short targets.")
-@common_options(domain=False, networks=False)
+@common_options(domain=False, networks=False, search=False)
 def reduction(target: str, dimension: int | None, **options: Any) -> int:
     """Say which statements of the paper apply to a target, on which hypotheses, and which flow to run."""
     from fiberscope.meanfield import reduction_of
+    from fiberscope.pages.nextsteps import following
 
     begin = time.perf_counter()
     found, reads = _target(target, dimension)
     check_targets(options, reads=reads)
     result = reduction_of(found)
     body = {"target": target, **result.to_dict()}
-    text = f"target {target}\n{result}\n  on the command line: fiberscope meanfield {_command(result, target)}"
+    first = next(iter(following({"schema": "fiberscope/meanfield-reduction/1", "given": given(), **body})))
+    text = f"target {target}\n{result}\n  on the command line: {first.line}"
     emit("meanfield-reduction", body, text, [], options, begin)
     return DONE
-
-
-def _command(found: Reduced, target: str) -> str:
-    """The command that runs the flow a target reduces to."""
-    given = found.arguments
-    if found.flow == "angle_flow":
-        return f"angle --dimension {given['d']} --subspace {given['dH']}"
-    if found.flow == "odd_flow":
-        return f"odd --dimension {given['d']} --slope-norm {given['beta_norm']:.12g}"
-    short = not target.lstrip().startswith("{") and ":" in target or target in ("abs", "relu")
-    if found.flow == "lowdim_flow" and short:
-        return f"lowdim --target {target} --subspace {found.subspace_dimension} --dimension {found.dimension}"
-    size = f" --dimension {found.dimension}" if short else ""
-    return f"particles --target '{target}'{size}"

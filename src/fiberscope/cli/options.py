@@ -92,6 +92,11 @@ _BUDGET = click.option(
     help="Time for each network or run; what is known by then is reported.",
 )  # fmt: skip
 
+_SHORT = click.option(
+    "--budget", type=Number(min=0), default=60, cls=Shared, metavar="SECONDS",
+    help="Of no effect here, where nothing is searched.",
+)  # fmt: skip
+
 _SEED = click.option(
     "--seed", type=click.IntRange(min=0), cls=Shared, default=0, show_default=True, metavar="N",
     help="Seed of everything random.",
@@ -99,7 +104,9 @@ _SEED = click.option(
 
 _NETWORKS = (
     click.option("--part", cls=OfNetworks, metavar="NAME", help="Which network of a file that holds several."),
-    click.option("--activation", cls=OfNetworks, metavar="NAME", help="Hidden activation of files that do not say it."),
+    click.option(
+        "--activation", cls=OfNetworks, metavar="NAME", help="Hidden activation of files that do not say theirs."
+    ),
     click.option("--allow-opaque", is_flag=True, cls=OfNetworks, help="Step over ONNX nodes without a meaning here."),
 )
 
@@ -119,11 +126,17 @@ _DOMAIN = click.option(
 )  # fmt: skip
 
 
-def common_options(*, domain: bool = True, networks: bool = True) -> Callable[[F], F]:
-    """The options of every command; `domain` for those about a function, `networks` for those that read one."""
+def common_options(*, domain: bool = True, networks: bool = True, search: bool = True) -> Callable[[F], F]:
+    """The options of every command.
+
+    Args:
+        domain: whether it is about a function.
+        networks: whether it reads networks.
+        search: whether the budget ends it.
+    """
 
     def decorate(function: F) -> F:
-        common = (*_RESULT, _BUDGET, _SEED)
+        common = (*_RESULT, _BUDGET if search else _SHORT, _SEED)
         rows = (*((_DOMAIN,) if domain else ()), *(_NETWORKS if networks else ()), *common, *_MANNERS)
         for row in reversed(rows):
             function = row(function)

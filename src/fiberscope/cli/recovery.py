@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fiberscope.cli.files import check_format, check_targets, load_network, network_files, read_data
+from fiberscope.cli.files import check_format, check_targets, in_floats, load_network, network_files, read_data
 from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.options import DONE, common_options, output_option, sweep_options
 from fiberscope.cli.output import emit
@@ -18,8 +18,25 @@ from fiberscope.errors import InputError
 if TYPE_CHECKING:
     from fiberscope.network import Network
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _NO_BIAS = click.option("--no-bias", is_flag=True, help="Hidden biases are not trained.")
 _OUTPUT_BIAS = click.option("--output-bias", is_flag=True, help="Train output biases too.")
+_LIKE_TARGET = click.option(
+    "--output-bias", is_flag=True, help="Train output biases too; so it is where the target has some."
+)
+
+
+def _listed(name: str, metavar: str, text: str, default: str | None = None) -> Callable[[F], F]:
+    """An option that takes several numbers with commas between them; needed unless it has a default."""
+    if default is None:
+        return click.option(name, required=True, metavar=metavar, help=text)
+    return click.option(name, default=default, show_default=True, metavar=metavar, help=text)
+
+
+def _with_output_bias(net: Network, wanted: bool) -> bool:
+    """Whether output biases are trained: where it is asked for, or the target has some."""
+    return wanted or bool((net.layers[-1].bias != 0).any())
 
 
 def _numbers(name: str, text: str) -> list[int]:
@@ -60,7 +77,7 @@ def _network(path: str, options: dict[str, Any]) -> Network:
 )  # fmt: skip
 @_NO_BIAS
 @click.option("--no-output-bias", is_flag=True, help="Output biases are not trained.")
-@common_options(domain=False)
+@common_options(domain=False, search=False)
 def rank(path: str, method: Any, no_bias: bool, no_output_bias: bool, **options: Any) -> int:
     """Find the rank of the tangent functions of a network: how many parameters its function can feel.
 
@@ -81,10 +98,10 @@ def rank(path: str, method: Any, no_bias: bool, no_output_bias: bool, **options:
     epilog="Example: fiberscope predict-recovery target.safetensors --widths 9",
 )
 @click.argument("path", type=PATH)
-@click.option("--widths", required=True, metavar="M[,M...]", help="Hidden widths of the network to be trained.")
+@_listed("--widths", "M[,M...]", "Hidden widths of the network to be trained.")
 @_NO_BIAS
-@_OUTPUT_BIAS
-@common_options(domain=False)
+@_LIKE_TARGET
+@common_options(domain=False, search=False)
 def predict_recovery(path: str, widths: str, no_bias: bool, output_bias: bool, **options: Any) -> int:
     """List the invariant manifolds of a wider network that hold a target network, and their sample counts."""
     from fiberscope.invariants.recovery import predict_recovery as run
@@ -92,7 +109,10 @@ def predict_recovery(path: str, widths: str, no_bias: bool, output_bias: bool, *
     begin = time.perf_counter()
     net = _network(path, options)
     counts = _numbers("--widths", widths)
-    result = run(net, counts[0] if len(counts) == 1 else counts, bias=not no_bias, output_bias=output_bias)
+    result = run(
+        net, counts[0] if len(counts) == 1 else counts, bias=not no_bias,
+        output_bias=_with_output_bias(net, output_bias),
+    )  # fmt: skip
     emit("predict-recovery", result.to_dict(), f"{path}\n{result}", [net], options, begin)
     return DONE
 
@@ -102,9 +122,7 @@ def predict_recovery(path: str, widths: str, no_bias: bool, output_bias: bool, *
     epilog="Example: fiberscope recover data.csv --widths 1-4 -o found.safetensors",
 )
 @click.argument("path", type=PATH)
-@click.option(
-    "--widths", required=True, metavar="R[,R...]", help="Numbers of classes of neurons to try, or FIRST-LAST."
-)
+@_listed("--widths", "R[,R...]", "Numbers of classes of neurons to try, or FIRST-LAST.")
 @click.option("--wide", type=click.IntRange(min=1), metavar="M", help="Width of the network whose manifolds they are.")
 @click.option(
     "--noise", type=click.Choice(["held-out", "bic"]),
@@ -150,19 +168,18 @@ def recover(path: str, widths: str, wide: int | None, noise: Any, starts: int, n
     epilog="Example: fiberscope embed model.safetensors --widths 20,20 -o wider.safetensors",
 )
 @click.argument("path", type=PATH)
-@click.option("--widths", required=True, metavar="M1[,M2...]", help="Hidden widths, none smaller than before.")
+@_listed("--widths", "M1[,M2...]", "Hidden widths, none smaller than before.")
 @click.option(
     "--how", type=click.Choice(["split", "null", "mixed", "compatible"]), default="split", show_default=True,
     help="Copies, neurons that read and send nothing, both, or a random compatible embedding.",
 )  # fmt: skip
 @output_option("Where the wider network goes.")
-@common_options(domain=False)
+@common_options(domain=False, search=False)
 def embed(path: str, widths: str, how: str, output: str | None, **options: Any) -> int:
     """Embed a network into a wider one with exactly the same function.
 
     Copies never separate by themselves: they lie on an invariant manifold, whose dimension is shown.
     """
-    from fiberscope import rationals
     from fiberscope.invariants.recovery import embed as run
     from fiberscope.io import save
 
@@ -174,11 +191,9 @@ def embed(path: str, widths: str, how: str, output: str | None, **options: Any) 
     result = run(net, _numbers("--widths", widths), how=how, seed=options["seed"])
     text = f"{path}\n{result}"
     if output:
-        wide = result.network
-        exact = rationals.exact_array(wide.theta)
-        fits = bool(rationals.representable(exact, net.dtype).all())
-        save(wide if fits else wide.with_theta(rationals.rounded(exact, net.dtype)), output, force=options["force"])
-        text += f"\nwrote {output}: {wide.architecture}{'' if fits else f', weights rounded to {net.dtype.name}'}"
+        wide, how = in_floats(result.network, net.dtype)
+        save(wide, output, force=options["force"])
+        text += f"\nwrote {output}: {wide.architecture}{how}"
     emit("embed", result.to_dict(), text, [net], options, begin)
     return DONE
 
@@ -194,7 +209,7 @@ def embed(path: str, widths: str, how: str, output: str | None, **options: Any) 
 @click.option("--inputs", type=click.IntRange(min=1), required=True, metavar="D", help="Number of inputs.")
 @click.option("--bias", is_flag=True, help="Hidden neurons have biases.")
 @click.option("--activation", metavar="NAME", help="Check its hypotheses, and use its parity.")
-@common_options(domain=False, networks=False)
+@common_options(domain=False, networks=False, search=False)
 def strata(width: int, target_width: int, inputs: int, bias: bool, activation: str | None, **options: Any) -> int:
     """Count the branches of the set of exact fits, with the samples from which each is separated."""
     from fiberscope.invariants.recovery import strata as run
@@ -228,6 +243,8 @@ def diagonal(path: str, depth: int, flow: bool, scales: str | None, floats: bool
     from fiberscope.invariants.recovery import diagonal as run
 
     begin = time.perf_counter()
+    if scales and not flow:
+        raise InputError("--scales is about the flow; add --flow")
     check_targets(options, reads=[path])
     features, labels = read_data(path)
     with working(options) as work, work.progress() as progress:
@@ -246,12 +263,15 @@ def diagonal(path: str, depth: int, flow: bool, scales: str | None, floats: bool
     epilog="Example: fiberscope phase-diagram target.safetensors --samples 20-60 --widths 9 --resume runs.jsonl",
 )
 @click.argument("path", type=PATH)
-@click.option("--samples", required=True, metavar="N[,N...]", help="Numbers of training points.")
-@click.option("--widths", required=True, metavar="M[,M...]", help="Numbers of hidden neurons.")
-@click.option("--scales", default="1e-10", show_default=True, metavar="S[,S...]", help="Scales of the first weights.")
-@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, metavar="K", help="Runs of a cell.")
+@_listed("--samples", "N[,N...]", "Numbers of training points, or FIRST-LAST.")
+@_listed("--widths", "M[,M...]", "Numbers of hidden neurons, or FIRST-LAST.")
+@_listed("--scales", "S[,S...]", "Scales of the first weights.", "1e-10")
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=8, show_default=True, metavar="K",
+    help="Starts from which each cell is trained: --seed and the K - 1 numbers after it.",
+)  # fmt: skip
 @_NO_BIAS
-@_OUTPUT_BIAS
+@_LIKE_TARGET
 @click.option("--csv", type=FILE, metavar="FILE", help="Where a table with one row for each run goes.")
 @sweep_options("Keep finished cells here; the same command goes on where it ended.", "all cores")
 @common_options(domain=False)
@@ -277,8 +297,8 @@ def phase_diagram(path: str, samples: str, widths: str, scales: str, seeds: int,
             net, activation=net.activation or "tanh", samples=_numbers("--samples", samples),
             widths=_numbers("--widths", widths),
             scales=_floats("--scales", scales), seeds=range(options["seed"], options["seed"] + seeds), bias=not no_bias,
-            output_bias=output_bias, path=resume, workers=None if local == 1 else local, client=cluster,
-            budget=work.budget, progress=progress,
+            output_bias=_with_output_bias(net, output_bias), path=resume, workers=None if local == 1 else local,
+            client=cluster, budget=work.budget, progress=progress,
         )  # fmt: skip
     text = f"{path}\n{result}"
     if csv:
@@ -293,9 +313,7 @@ def phase_diagram(path: str, samples: str, widths: str, scales: str, seeds: int,
     epilog="Example: fiberscope condensation checkpoints/ --html condensation.html",
 )
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-@click.option(
-    "--tolerances", default="1e-6,1e-3,1e-2,0.1", show_default=True, metavar="T[,T...]", help="Of directions."
-)
+@_listed("--tolerances", "T[,T...]", "Unit vectors nearer than this count as one direction.", "1e-6,1e-3,1e-2,0.1")
 @common_options(domain=False)
 def condensation(paths: Sequence[str], tolerances: str, **options: Any) -> int:
     """Show orientations, amplitudes, the effective number of directions, classes, model rank and orbit dimension."""
@@ -304,7 +322,7 @@ def condensation(paths: Sequence[str], tolerances: str, **options: Any) -> int:
     begin = time.perf_counter()
     check_targets(options, reads=paths)
     files = network_files(paths)
-    nets = [load_network(file, options) for file in files]
+    nets = [load_network(file, options, several=len(files) > 1) for file in files]
     with working(options) as work, work.progress() as progress:
         result = run(
             nets, labels=[file.name for file in files], tolerances=_floats("--tolerances", tolerances),

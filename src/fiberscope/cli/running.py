@@ -43,10 +43,9 @@ def run(argv: Sequence[str]) -> int:
         code = program.main(args=list(argv), prog_name="fiberscope", standalone_mode=False)
         return code if isinstance(code, int) else DONE
     except (KeyboardInterrupt, click.Abort):
-        return _failed("interrupted", INTERRUPTED)
+        return _failed("interrupted before there was a result; no file was begun without being finished", INTERRUPTED)
     except click.UsageError as exc:
-        hint = f" (see {exc.ctx.command_path} --help)" if exc.ctx is not None else ""
-        return _failed(f"error: {exc.format_message().rstrip('.')}{hint}", BAD_INPUT)
+        return _failed(f"error: {_misuse(exc)}", BAD_INPUT)
     except click.ClickException as exc:
         return _failed(f"error: {exc.format_message()}", BAD_INPUT)
     except InputError as exc:
@@ -62,13 +61,42 @@ def run(argv: Sequence[str]) -> int:
         return _bug(exc, argv)
 
 
+def _misuse(exc: click.UsageError) -> str:
+    """What is wrong with the words of a command, and how they go."""
+    said, context = exc.format_message().rstrip("."), exc.ctx
+    if context is None:
+        return said
+    command, path = context.command, context.command_path
+    if isinstance(exc, click.NoSuchOption) and isinstance(command, click.Group):
+        names = ["inspect", *sorted(command.commands)]
+        own = next((name for name in names if _takes(command.commands.get(name), exc.option_name)), None)
+        if own is not None:
+            return f"{exc.option_name} goes after the command, as in: {path} {own} ... {exc.option_name}"
+    if said.startswith("Got unexpected extra argument"):
+        said += f"; the command is {path} " + " ".join(command.collect_usage_pieces(context))
+    return f"{said} (see {path} --help)"
+
+
+def _takes(command: click.Command | None, option: str) -> bool:
+    return command is not None and any(option in row.opts for row in command.params)
+
+
+_BESIDE = r" \(\w+=[^()\s]*\)"  # an argument beside the option that is named already
 _OPTIONS = (
-    (r" \(\w+=[^()\s]*\)", ""),  # an argument beside the option that is named already
     (r"\bpass output_bias=True", "add --output-bias"),
     (r"\bpass bias=True", "leave out --no-bias"),
     (r"\bbias=False\b", "--no-bias"),
     (r"\bgive sims\(\.\.\., limit=\.\.\.\)", "give --limit N"),
+    (r"\brefine\(\) does, on the command line --refine\b", "--refine does"),
     (r"\brefine\(\)", "--refine"),
+    (r"\bmethod='(\w+)'", r"--method \1"),
+    (
+        "the known ones of a network of any size are those of fiberscope.symmetries.laws",
+        "fiberscope inspect shows the known ones of a network of any size",
+    ),
+    (r"\bsee break_symmetry\b", "fiberscope lint-init FILE -o FREED frees them"),
+    (r"\(smallest_sim bounds", "(fiberscope smallest-sim bounds"),
+    (r"(statements about the function still hold)$", r"\1; give the file as it was before its export"),
 )
 
 
@@ -77,6 +105,15 @@ def in_options(text: str) -> str:
 
     >>> in_options("m.npz: exists; use --force (force=True) to overwrite it")
     'm.npz: exists; use --force to overwrite it'
+    """
+    return in_commands(re.sub(_BESIDE, "", text))
+
+
+def in_commands(text: str) -> str:
+    """The text of a result, whose advice names arguments and functions, in words of the command line.
+
+    >>> in_commands("no bias; pass output_bias=True")
+    'no bias; add --output-bias'
     """
     for pattern, words in _OPTIONS:
         text = re.sub(pattern, words, text)

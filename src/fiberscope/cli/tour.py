@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def guided_tour(
     if not done:
         raise KeyboardInterrupt
     left = tuple(plan.title for plan in all_plans[len(done) :])
-    atomic_write(html, _page(done).encode("utf-8"), force)
+    atomic_write(html, _page(done, place).encode("utf-8"), force)
     names = [name for row in done for name in row.plan.files]
     files = tuple(str(path) for path in (html, *(place / name for name in names)) if path.exists())
     nets = tuple(load(place / name) for name in (DIGITS, TWOS) if name in names)
@@ -183,8 +184,8 @@ def _called(words: Sequence[str]) -> tuple[int, Data]:
     return int(code or 0), json.loads(out.getvalue())
 
 
-def _page(done: Sequence[Told]) -> str:
-    """The page: every chapter with those of its results that are shown."""
+def _page(done: Sequence[Told], place: Path) -> str:
+    """The page: every chapter with those of its results that are shown, as the commands give them in that folder."""
     chapters, found = [], list[Data]()
     for row in done:
         lines, shown = row.commands, [step.shown for step in row.steps]
@@ -198,5 +199,16 @@ def _page(done: Sequence[Told]) -> str:
                 tuple(line for line, here in zip(lines, shown, strict=True) if not here),
             )  # fmt: skip
         )
-        found += [data for data, here in zip(row.data, shown, strict=True) if here]
+        found += [_inside(data, place) for data, here in zip(row.data, shown, strict=True) if here]
     return document(found, "fiberscope demo", chapters=chapters)
+
+
+def _inside(value: Any, place: Path) -> Any:
+    """The data with the names of files as they are in a folder."""
+    if isinstance(value, dict):
+        return {key: _inside(item, place) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_inside(item, place) for item in value]
+    if not isinstance(value, str):
+        return value
+    return re.sub(rf"(?<![\w./\\]){re.escape(str(place))}[/\\]", "", value)

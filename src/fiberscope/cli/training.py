@@ -12,7 +12,7 @@ import click
 from fiberscope.cli.files import check_format, check_targets, load_network
 from fiberscope.cli.group import FILE, PATH, program
 from fiberscope.cli.options import DONE, NO, common_options
-from fiberscope.cli.output import described, emit, say
+from fiberscope.cli.output import described, emit, given, put, say
 from fiberscope.cli.running import Work, working
 from fiberscope.errors import InputError
 
@@ -58,8 +58,13 @@ def watch(path: str, port: int, browser: bool, printed: bool, **options: Any) ->
 
 def _run(path: str, work: Work, options: dict[str, Any], progress: Any) -> Trace:
     if not Path(path).is_dir():
+        from fiberscope.io import FORMATS
         from fiberscope.training.traces.reading import read_trace
 
+        if Path(path).is_file() and any(Path(path).suffix.lower() in row.suffixes for row in FORMATS):
+            raise InputError(
+                f"{path}: is one network; give a trace or a folder of checkpoints, or fiberscope inspect it"
+            )
         return read_trace(path)
     from fiberscope.training.traces.checkpoints import trace_of_checkpoints
 
@@ -81,7 +86,7 @@ def _served(path: str, found: Trace, port: int, browser: bool, options: dict[str
     read, look = _source(path, found, options, begin)
     with live_page(read, look, title="fiberscope watch", port=port) as server:
         address = f"http://{HOST}:{server.server_port}/"
-        say(f"{str(found).splitlines()[0]}\nlive page: {address} (Ctrl-C ends it)")
+        put(f"{str(found).splitlines()[0]}\nlive page: {address} (Ctrl-C ends it)")
         if browser:
             click.launch(address)
         try:
@@ -97,7 +102,7 @@ def _source(
     """The newest state of the run, and a cheap look at whether it has changed."""
     from fiberscope.pages.serving import State
 
-    place, ready = Path(path), [first]
+    place, ready, asked = Path(path), [first], given()
 
     def read() -> State:
         begun = begin if ready else time.perf_counter()
@@ -106,7 +111,7 @@ def _source(
         many = "1 measurement" if len(steps) == 1 else f"{len(steps):,} measurements"
         said = f"step {steps[-1]}, {many}" if steps else "nothing measured yet"
         ended = trace.complete and not place.is_dir()
-        return State(described("watch", trace.to_dict(), [], options["seed"], begun), said, ended)
+        return State(described("watch", trace.to_dict(), [], options["seed"], begun, asked), said, ended)
 
     def look() -> Any:
         files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
@@ -149,12 +154,13 @@ def lint_init(path: str, optimiser: str, tolerance: float, out: str | None, fail
     if out is not None:
         check_format(out)
     net = load_network(path, options)
-    report = run(net, optimiser=optimiser, tolerance=tolerance, seed=options["seed"], budget=options["budget"])
+    with working(options) as work:
+        report = run(net, optimiser=optimiser, tolerance=tolerance, seed=options["seed"], budget=work.budget)
     text = f"{path}\n{report}"
     if out is not None:
         text += f"\n{_freed(report, out, options)}"
     emit("lint-init", report.to_dict(), text, [net], options, begin)
-    return NO if fail_on and report.trapped else DONE
+    return work.code(NO if fail_on and report.trapped else DONE)
 
 
 def _freed(report: Any, out: str, options: dict[str, Any]) -> str:

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_count
 from fiberscope.domains import Box
 from fiberscope.errors import InputError
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Result, Rigor
 
 FloatArray = npt.NDArray[np.float64]
@@ -91,7 +92,7 @@ class Alignment(Result):
         return "\n".join(lines[:20] + ([f"  ... {len(lines) - 20} more layers"] if len(lines) > 20 else []))
 
 
-def align(f: Network, g: Network, *, rounds: int = 4, domain: Box | None = None) -> Alignment:
+def align(f: Network, g: Network, *, rounds: int = 4, domain: Box | str | None = None) -> Alignment:
     """Permutations and positive scalings (signs where odd) of g's hidden neurons that bring its weights near f's.
 
     Neurons are matched by the cosines of their incoming rows (w_i, b_i), already aligned below, plus those of their
@@ -104,13 +105,15 @@ def align(f: Network, g: Network, *, rounds: int = 4, domain: Box | None = None)
         f: the network to come close to.
         g: the network to rewrite, of the same widths and activations.
         rounds: sweeps over the layers, at least 1; later ones also look at outgoing weights.
-        domain: a box that says how inputs are scaled and centred when rows of the first layer are compared.
+        domain: a box, or text such as "[0,1]" or "file", that says how inputs are scaled and centred when rows of the
+            first layer are compared.
 
     Returns:
         The alignment. O(rounds (parameters * width + width^3)).
 
     Raises:
-        InputError: if the shapes or activations differ (it says where), or `rounds` or `domain` do not fit.
+        InputError: if f or g is no `Network`, shapes or activations differ (it says where), or `rounds` or `domain` do
+            not fit.
 
     Source: weight matching as in Git Re-Basin (Ainsworth et al., arXiv 2209.04836), with scalings.
 
@@ -121,15 +124,14 @@ def align(f: Network, g: Network, *, rounds: int = 4, domain: Box | None = None)
     ((1, 0), ['1/4', '1/2'], True)
     """
     require_one_shape(f, g)
-    if rounds < 1:
-        raise InputError(f"rounds = {rounds}; give at least 1")
-    if domain is not None and domain.dimension != f.widths[0]:
-        raise InputError(f"domain has {domain.dimension} inputs; the networks take {f.widths[0]}")
-    match = _Match(f, g, domain)
-    done = match.run(rounds)
+    match = _Match(f, g, None if domain is None else f.domain(domain))
+    done = match.run(as_count(rounds, "rounds", 1))
     moves = match.moves()
     before = _residuals(match.first, match.second)
-    return Alignment(g, moves, before, _residuals(match.first, match.current()), done)
+    # a sign is no scaling: (w, b) -> -(w, b) with s odd is a move of normal forms
+    signs = any(q < 0 for move in moves for q in move.factors)
+    theorems = ("permutation-scaling", *(("canonical-form",) if signs else ()))
+    return Alignment(g, moves, before, _residuals(match.first, match.current()), done, theorems=theorems)
 
 
 def require_one_shape(f: Network, g: Network) -> None:
@@ -138,6 +140,8 @@ def require_one_shape(f: Network, g: Network) -> None:
     Raises:
         InputError: saying what differs.
     """
+    require_network(f, "f")
+    require_network(g, "g")
     if f.widths != g.widths:
         raise InputError(f"networks have widths {f.widths} and {g.widths}; alignment needs the same ones")
     for k, (a, b) in enumerate(zip(f.layers, g.layers, strict=True)):

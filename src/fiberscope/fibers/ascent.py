@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_generator
 from fiberscope.domains import Box
 from fiberscope.errors import ScopeError
 from fiberscope.network import Network
@@ -67,7 +68,7 @@ class Ascent:
     def __init__(self, f: Network, g: Network, box: Box, seed: int) -> None:
         """Remember what to compare and where; the seed fixes all samples."""
         self.f, self.g, self.box = f, g, box
-        self.rng = np.random.default_rng(seed)
+        self.rng = as_generator(seed)
         middle = np.where(np.isfinite(box.lower), box.lower, np.where(np.isfinite(box.upper), box.upper, 0.0))
         if box.bounded:
             middle = np.clip(0.5 * box.lower + 0.5 * box.upper, box.lower, box.upper)

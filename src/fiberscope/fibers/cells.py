@@ -1,38 +1,29 @@
 """Equality decided cell by cell: a tree of splits by signs of pre-activations, complete for piecewise-linear nets.
 
-Each pre-activation is a combination of the inputs and of *atoms* relu(p), p again such a combination up to a positive
-factor; equal atoms of f and g are one atom. As soon as the outputs of f and g are the same combination, the networks
-are equal on the cell, whatever the signs of the atoms that are left. Otherwise the cell is split where an atom that the
-difference rests on changes its sign.
+As soon as the outputs of f and g are the same combination of inputs and atoms (see `atoms`), the networks are equal on
+the cell, whatever the signs of the atoms that are left. Otherwise the cell is split where an atom that the difference
+rests on changes its sign.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from fiberscope import rationals
-from fiberscope.certificates.cases import exact_intervals
 from fiberscope.domains import Box
 from fiberscope.errors import FiberscopeError, InputError, UnsupportedError
-from fiberscope.fibers.chain import with_bias
+from fiberscope.fibers.atoms import Atoms, Ends, Form, Outputs, Place, Signs, SymbolicNet
 from fiberscope.fibers.documents import heading
 from fiberscope.fibers.witnesses import find_witness
 from fiberscope.network import Network
-from fiberscope.programs import Cut, Polyhedron, inner_point, strict_solution
+from fiberscope.programs import Cut, Polyhedron, combination, inner_point, strict_solution
 from fiberscope.results import Answer, Progress, Stopwatch
-
-Form = dict[int, int]
-"""Integer coefficients by column: inputs 0 .. n - 1, the constant n, then atoms. No zeros."""
-Key = tuple[tuple[int, int], ...]
-_Interval = tuple[Fraction | None, Fraction | None]
-Ends = dict[Key, _Interval]
-"""For a direction, a primitive integer vector, the interval that its product with the inputs lies in."""
 
 _NODES = 50_000
 """Prepared layers kept before the memory is emptied."""
@@ -61,250 +52,6 @@ class Outcome:
     cells: int
     reason: str
     nodes: int = 0
-
-
-# ---- forms and atoms
-
-
-@dataclass(frozen=True)
-class _Knot:
-    """z - t = size * p for one knot t of a neuron, p primitive; `atom` is relu of p or of -p (`turned`).
-
-    `side` is its sign where z is constant, or signs of what the neuron takes or its enclosure show it, else 0.
-    """
-
-    at: Fraction
-    jump: Fraction
-    form: Form
-    size: Fraction
-    atom: int
-    turned: bool
-    side: int
-
-
-_Place = tuple[str, int, int, _Knot]
-"""Network, layer, neuron and knot."""
-
-
-@dataclass(eq=False)
-class _Layer:
-    """The pre-activations of one layer for the signs that the layers below have, and what follows for its signs."""
-
-    forms: list[tuple[Form, Fraction]]
-    knots: list[list[_Knot]]
-    values: list[dict[tuple[int, ...], tuple[Form, Fraction]]]
-    above: dict[tuple[tuple[int, ...], ...], _Layer | _Outputs] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class _Outputs:
-    forms: list[Form]
-    unit: int
-
-
-class _Atoms:
-    """All atoms met so far: their forms, and for those affine in the inputs where they are positive.
-
-    An atom is oriented as it was met first: only its negative, met later, is turned.
-    """
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self.names: dict[Key, int] = {}
-        self.forms: dict[int, Form] = {}
-        self.lines: dict[int, tuple[Key, Fraction, int]] = {}
-        """(direction, end, way): the argument of relu is >= 0 where way * (direction . x - end) >= 0."""
-
-    def find(self, form: Form) -> tuple[int, bool]:
-        """(atom, turned) of a primitive form."""
-        key = tuple(sorted(form.items()))
-        atom = self.names.get(key)
-        if atom is not None:
-            return atom, False
-        atom = self.names.get(tuple((c, -v) for c, v in key))
-        if atom is not None:
-            return atom, True
-        atom = self.names[key] = self.n + 1 + len(self.names)
-        self.forms[atom] = form
-        if key[-1][0] <= self.n:
-            normal = [(c, v) for c, v in key if c < self.n]
-            size = math.gcd(*(v for _, v in normal)) * (1 if normal[0][1] > 0 else -1)
-            line = tuple((c, v // size) for c, v in normal)
-            self.lines[atom] = line, Fraction(-form.get(self.n, 0), size), 1 if size > 0 else -1
-        return atom, False
-
-    def affine(self, atom: int) -> bool:
-        return atom in self.lines
-
-
-class _Net:
-    """One network with integer weights, evaluated on forms; results are shared by all cells of the same signs."""
-
-    def __init__(self, net: Network, atoms: _Atoms, inputs: list[tuple[Form, Fraction]], box: Box) -> None:
-        self.atoms, self.net = atoms, net
-        taken, self.ends = exact_intervals(net, box)
-        self.signs = [[_sign(*pair) for pair in row] for row in taken]
-        self.tables = []
-        for layer in net.layers:
-            ints, unit = rationals.integers(with_bias(layer.weight, layer.bias))
-            rows = [([(j, int(v)) for j, v in enumerate(row[:-1]) if v], int(row[-1])) for row in ints]
-            self.tables.append((rows, unit))
-        self.bottom = self._layer(0, inputs)
-
-    def forget(self) -> None:
-        """Drop the layers prepared for signs met so far."""
-        if isinstance(self.bottom, _Layer):
-            self.bottom.above.clear()
-
-    def _layer(self, k: int, inputs: list[tuple[Form, Fraction]]) -> _Layer | _Outputs:
-        """Pre-activations of layer k (or the outputs) from the forms below."""
-        unit = math.lcm(1, *(size.denominator for _, size in inputs))
-        below = list(_over(inputs, unit))
-        if k == len(self.tables):
-            return _Outputs([{c: v * factor for c, v in form.items()} for form, factor in below], unit)
-        rows, scale = self.tables[k]
-        forms, knots = [], []
-        pieces = self.net.layers[k].activation.pieces or ()
-        known = [form.keys() <= {self.atoms.n} for form, _ in below]
-        for (weights, bias), (low, high) in zip(rows, self.ends[k], strict=True):
-            form, fixed = {self.atoms.n: bias * unit}, bias * unit
-            rises = falls = True  # whether all terms but the constant are >= 0, or <= 0
-            for j, w in weights:
-                part, factor = below[j]
-                factor *= w
-                for c, v in part.items():
-                    form[c] = form.get(c, 0) + factor * v
-                if known[j]:
-                    fixed += factor * part.get(self.atoms.n, 0)
-                else:
-                    up, down = self.signs[k][j] if w > 0 else self.signs[k][j][::-1]
-                    rises, falls = rises and up, falls and down
-            value = fixed * scale / unit
-            if rises:
-                low = value if low is None else max(low, value)
-            if falls:
-                high = value if high is None else min(high, value)
-            p, size = _primitive(form, scale / unit)
-            forms.append((p, size))
-            knots.append(
-                [
-                    self._knot(p, size, left.hi or Fraction(0), right.slope - left.slope, (low, high))
-                    for left, right in zip(pieces, pieces[1:], strict=False)
-                ]
-            )
-        return _Layer(forms, knots, [{} for _ in forms])
-
-    def _knot(self, form: Form, size: Fraction, at: Fraction, jump: Fraction, ends: _Interval) -> _Knot:
-        n = self.atoms.n
-        if at:
-            shifted = {c: v * size.numerator * at.denominator for c, v in form.items()}
-            shifted[n] = shifted.get(n, 0) - at.numerator * size.denominator
-            form, size = _primitive(shifted, Fraction(1, size.denominator * at.denominator))
-        constant = form.keys() <= {n}
-        if (ends[0] is not None and ends[0] >= at) or (constant and form.get(n, 0) >= 0):
-            return _Knot(at, jump, form, size, -1, False, 1)
-        if (ends[1] is not None and ends[1] <= at) or constant:
-            return _Knot(at, jump, form, size, -1, False, -1)
-        atom, turned = self.atoms.find(form)
-        return _Knot(at, jump, form, size, atom, turned, 0)
-
-    def outputs(self, signs: _Signs, where: dict[int, _Place], name: str) -> _Outputs:
-        """The outputs on a cell; `where` gets the first neuron of each atom whose sign is open."""
-        node: _Layer | _Outputs = self.bottom
-        k = 0
-        while isinstance(node, _Layer):
-            sides = []
-            for i, knots in enumerate(node.knots):
-                own = []
-                for knot in knots:
-                    side = knot.side or signs.side(knot)
-                    own.append(side)
-                    if not side and knot.atom not in where:
-                        where[knot.atom] = name, k, i, knot
-                sides.append(tuple(own))
-            key = tuple(sides)
-            above = node.above.get(key)
-            if above is None:
-                above = node.above[key] = self._layer(k + 1, self._activated(node, k, key))
-                signs.prepared += 1
-            node, k = above, k + 1
-        return node
-
-    def _activated(self, node: _Layer, k: int, sides: Sequence[tuple[int, ...]]) -> list[tuple[Form, Fraction]]:
-        """s(z) = first piece + sum of jump * relu(z - t), as forms."""
-        first = (self.net.layers[k].activation.pieces or ())[0]
-        out = []
-        for (form, size), knots, known, own in zip(node.forms, node.knots, node.values, sides, strict=True):
-            if own not in known:
-                terms = [(form, size * first.slope), ({self.atoms.n: 1}, first.intercept)]
-                for knot, side in zip(knots, own, strict=True):
-                    if not side:
-                        terms.append(({knot.atom: 1}, knot.size * knot.jump))
-                    if side > 0 or (not side and knot.turned):  # relu(p) = relu(-p) + p
-                        terms.append((knot.form, knot.size * knot.jump))
-                known[own] = _summed([(f, q) for f, q in terms if q and f])
-            out.append(known[own])
-        return out
-
-
-def _sign(low: Fraction | None, high: Fraction | None) -> tuple[bool, bool]:
-    """Whether all of an interval is >= 0, and whether all of it is <= 0."""
-    return low is not None and low >= 0, high is not None and high <= 0
-
-
-def _over(terms: list[tuple[Form, Fraction]], unit: int) -> Iterator[tuple[Form, int]]:
-    return ((form, size.numerator * (unit // size.denominator)) for form, size in terms)
-
-
-def _primitive(form: Form, size: Fraction) -> tuple[Form, Fraction]:
-    """The same form as a positive factor times coprime integers."""
-    form = {c: v for c, v in form.items() if v}
-    common = math.gcd(*form.values())
-    if common <= 1:
-        return form, size
-    return {c: v // common for c, v in form.items()}, size * common
-
-
-def _summed(terms: list[tuple[Form, Fraction]]) -> tuple[Form, Fraction]:
-    if len(terms) <= 1:
-        return terms[0] if terms else ({}, Fraction(1))
-    unit = math.lcm(*(size.denominator for _, size in terms))
-    out: Form = {}
-    for form, factor in _over(terms, unit):
-        for c, v in form.items():
-            out[c] = out.get(c, 0) + v * factor
-    return _primitive(out, Fraction(1, unit))
-
-
-# ---- cells
-
-
-class _Signs:
-    """For every direction the interval that its linear form is known to lie in on the present cell."""
-
-    def __init__(self, atoms: _Atoms) -> None:
-        self.atoms = atoms
-        self.ends: Ends = {}
-        self.prepared = 0
-
-    def side(self, knot: _Knot) -> int:
-        """1 or -1 where the knot's form has one sign on the cell, else 0."""
-        found = self.atoms.lines.get(knot.atom)
-        if found is None:
-            return 0
-        line, end, way = found
-        low, high = self.ends.get(line, (None, None))
-        if low is not None and low >= end:
-            return -way if knot.turned else way
-        if high is not None and high <= end:
-            return way if knot.turned else -way
-        return 0
-
-    def with_side(self, knot: _Knot, side: int) -> Ends:
-        """The intervals once the knot's form has a sign."""
-        line, end, way = self.atoms.lines[knot.atom]
-        low, high = self.ends.get(line, (None, None))
-        return {**self.ends, line: (end, high) if side * (-way if knot.turned else way) > 0 else (low, end)}
 
 
 Path = dict[int, tuple[Form, Fraction]]
@@ -387,9 +134,9 @@ class _Search:
             ({places[i]: 1}, Fraction(1)) if i in places else (({n: 1}, v) if v else ({}, Fraction(1)))
             for i, v in enumerate(self.rest)
         ]
-        self.atoms = _Atoms(n)
-        self.signs = _Signs(self.atoms)
-        self.nets = {"f": _Net(f, self.atoms, inputs, box), "g": _Net(g, self.atoms, inputs, box)}
+        self.atoms = Atoms(n)
+        self.signs = Signs(self.atoms)
+        self.nets = {"f": SymbolicNet(f, self.atoms, inputs, box), "g": SymbolicNet(g, self.atoms, inputs, box)}
         self.nodes: list[dict[str, Any]] = [{}]
         self.equal = 0
 
@@ -444,7 +191,7 @@ class _Search:
     def visit(self, cell: _Cell) -> list[_Cell] | tuple[Fraction, ...]:
         """Close the node or split it; the open children, or a witness."""
         self.signs.ends = cell.ends
-        where: dict[int, _Place] = {}
+        where: dict[int, Place] = {}
         first, second = (net.outputs(self.signs, where, name) for name, net in self.nets.items())
         rest = _differences(first, second)
         if not rest:
@@ -460,7 +207,7 @@ class _Search:
             return []
         return self.witness(self.off_zero(cell.path, rest[0], point))
 
-    def wanted(self, rest: list[Form], where: dict[int, _Place]) -> list[int]:
+    def wanted(self, rest: list[Form], where: dict[int, Place]) -> list[int]:
         """Affine atoms below what the difference rests on; lowest layer first, then those that most others rest on."""
         atoms = {c for form in rest for c in form if c > self.atoms.n}
         deep = {a for a in atoms if not self.atoms.affine(a)}
@@ -478,7 +225,7 @@ class _Search:
         count = count or dict.fromkeys(atoms, 1)
         return sorted(count, key=lambda a: (where[a][1], -count[a], a))
 
-    def first_cut(self, cell: _Cell, places: list[_Place]) -> tuple[_Place, Cut | None]:
+    def first_cut(self, cell: _Cell, places: list[Place]) -> tuple[Place, Cut | None]:
         """The first of a few places that does not split the cell, so that all cells below share its proof."""
         number, first = 2 * self.box.dimension + cell.depth, None
         if cell.shape is None:
@@ -490,9 +237,7 @@ class _Search:
             first = first or (place, cut)
         return first or (places[0], None)
 
-    def split(
-        self, cell: _Cell, place: _Place, cut: Cut | None, rest: list[Form]
-    ) -> list[_Cell] | tuple[Fraction, ...]:
+    def split(self, cell: _Cell, place: Place, cut: Cut | None, rest: list[Form]) -> list[_Cell] | tuple[Fraction, ...]:
         """Split a node at a knot; a side without interior is closed at once."""
         name, layer, neuron, knot = place
         number = 2 * self.box.dimension + cell.depth
@@ -536,7 +281,7 @@ class _Search:
     def combination(self, path: Path, number: int, support: tuple[int, ...]) -> dict[int, Fraction] | None:
         """Multipliers >= 0 that make the last inequality's form from those of the support, plus a constant >= 0."""
         target = path[number][0]
-        solution = _solve([self.row(path[k][0]) for k in support], self.row(target))
+        solution = combination([self.row(path[k][0]) for k in support], self.row(target))
         if solution is None or any(v < 0 for v in solution[0]) or solution[1] < 0:
             return None
         return {number: Fraction(1), **{k: v for k, v in zip(support, solution[0], strict=True) if v}}
@@ -635,7 +380,7 @@ def _live_inputs(f: Network, g: Network, box: Box) -> list[int]:
     return [i for i in range(box.dimension) if read[i] and box.lower[i] < box.upper[i]]
 
 
-def _differences(first: _Outputs, second: _Outputs) -> list[Form]:
+def _differences(first: Outputs, second: Outputs) -> list[Form]:
     """Outputs of f minus those of g where they are not the same forms."""
     out = []
     for a, b in zip(first.forms, second.forms, strict=True):
@@ -661,46 +406,3 @@ def _empty(path: Path, proof: dict[int, Fraction]) -> dict[str, Any]:
 
 def _value(row: Sequence[int], point: Sequence[Fraction]) -> Fraction:
     return sum((v * x for v, x in zip(row, point, strict=False) if v), Fraction(row[-1]))
-
-
-def _solve(rows: list[list[int]], target: list[int]) -> tuple[list[Fraction], Fraction] | None:
-    """(multipliers, rest) with target = sum of multipliers * rows + (0, ..., 0, rest); None if there are none.
-
-    The linear parts of the rows should be independent. Rows with one linear entry, such as the ends of a box, take
-    what the others leave in their columns; these are found by elimination without fractions.
-    """
-    n = len(target) - 1
-    single: dict[int, int] = {}
-    for k, row in enumerate(rows):
-        live = [c for c in range(n) if row[c]]
-        if len(live) == 1 and live[0] not in single:
-            single[live[0]] = k
-    lone = set(single.values())
-    rest = [k for k in range(len(rows)) if k not in lone]
-    solved = _eliminated([[rows[k][c] for k in rest] + [target[c]] for c in range(n) if c not in single], len(rest))
-    if solved is None:
-        return None
-    factors = [Fraction(0)] * len(rows)
-    for k, v in zip(rest, solved, strict=True):
-        factors[k] = v
-    for c, k in single.items():
-        factors[k] = (target[c] - sum((factors[j] * rows[j][c] for j in rest if rows[j][c]), Fraction(0))) / rows[k][c]
-    return factors, target[n] - sum((v * row[n] for v, row in zip(factors, rows, strict=True) if row[n]), Fraction(0))
-
-
-def _eliminated(table: list[list[int]], count: int) -> list[Fraction] | None:
-    """The solution of `count` unknowns from rows (coefficients, right-hand side), if there is exactly one."""
-    unit = 1
-    for k in range(count):
-        pivot = next((r for r in range(k, len(table)) if table[r][k]), None)
-        if pivot is None:
-            return None
-        table[k], table[pivot] = table[pivot], table[k]
-        head = table[k]
-        for r, row in enumerate(table):
-            if r != k:
-                table[r] = [(head[k] * v - row[k] * h) // unit for v, h in zip(row, head, strict=True)]
-        unit = head[k]
-    if any(row[count] for row in table[count:]):
-        return None
-    return [Fraction(table[k][count], unit) for k in range(count)]

@@ -330,6 +330,16 @@ class Chain:
         self.biases[-1] = _differences(self.biases[-1].reshape(-1, 1))[:, 0]
         self.steps.append({"move": "centre"})
 
+    def stretch(self) -> None:
+        """Make all weights and biases that reach the logits primitive together: argmax forgets a positive factor."""
+        parts = [self.weights[-1], self.biases[-1], *([] if self.skip is None else [self.skip])]
+        unit = rationals.primitive_rows(stacked(*(part.reshape(-1, 1) for part in parts)).T)[1][0]
+        if unit == 1:
+            return
+        self.weights[-1], self.biases[-1], *skip = (rationals.scale(part, 1 / unit) for part in parts)
+        self.skip = skip[0] if skip else None
+        self.steps.append({"move": "stretch", "factor": str(1 / unit)})
+
     # ---- parts
 
     def _pay(self, neurons: list[int], slopes: Sequence[Fraction]) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from numbers import Rational, Real
 
 import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_generator, shown
 from fiberscope.bounds import difference_bound
 from fiberscope.domains import Box
-from fiberscope.errors import InputError
+from fiberscope.errors import InputError, UndecidedError
 from fiberscope.fibers.alignment import align
 from fiberscope.fibers.ascent import Ascent, exact_gap
 from fiberscope.fibers.forms import canonical
 from fiberscope.fibers.pairings import PairedLayer, paired_layers, value_layer
 from fiberscope.fibers.zonotopes import Spans, difference_spans, spans_apart
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Answer, Budget, Progress, Result, Rigor, Stopwatch, outward
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,6 +34,15 @@ DEFAULT_SECONDS = 60.0, 10.0
 _ROOM = 3_000_000
 """Floats that the largest array of one batch may hold."""
 _BATCH = 128
+_RESTS_ON = {
+    "the same weights after permuting and rescaling": ("permutation-scaling",),
+    "an enclosure of each network": ("interval-enclosure",),
+    "interval differences": ("interval-enclosure", "lipschitz-difference"),
+    "difference intervals": ("interval-enclosure", "lipschitz-difference"),
+    "two zonotopes": ("interval-enclosure", "difference-zonotope"),
+    "difference zonotopes": ("interval-enclosure", "lipschitz-difference", "difference-zonotope"),
+}
+"""The theorems behind an upper end, by method."""
 _NEAR = 1 / 32
 """Without `below`, boxes within this of the best witness are not split any further."""
 _FLOOR = 1e-12
@@ -70,7 +82,19 @@ class Bound(Result):
     wall_s: float
     domain: Box
     rigor: Rigor = Rigor.INTERVAL
-    theorems: tuple[str, ...] = ("difference-zonotope", "lipschitz-difference", "interval-enclosure")
+    theorems: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether the distance is proved to be below `below`: True for YES, False for NO.
+
+        Raises:
+            UndecidedError: for UNDECIDED, and where no `below` was asked for.
+        """
+        if self.answer is None:
+            raise UndecidedError("a bound without a threshold is no yes or no; give below=..., or compare .upper")
+        if self.answer is Answer.UNDECIDED:
+            raise UndecidedError(f"it is undecided whether this is below ({self.reason}); compare .answer instead")
+        return self.answer is Answer.YES
 
     def __str__(self) -> str:
         """One screen."""
@@ -116,7 +140,8 @@ def distance(
         The bound; it holds whenever the budget ends.
 
     Raises:
-        InputError: if inputs, outputs or the domain do not fit, or `below` is not positive.
+        InputError: if f or g is no `Network`, inputs, outputs or the domain do not fit, or `below` is no positive
+            number.
 
     Complexity: O(parameters) for one interval sweep, O(depth width^2 symbols) for a box, exponentially many boxes in
     the worst case. Source: difference bounds as in ReluDiff (Paulsen et al., arXiv 2001.03662), zonotopes as in DeepZ.
@@ -130,31 +155,43 @@ def distance(
     spend = Budget(seconds=DEFAULT_SECONDS[below is None]) if budget is None else Budget.of(budget)
     clock = spend.start()
     threshold, box = _checked(f, g, below), f.domain(domain)
-    f, g = _of_one_shape(f, g, box)
-    ascent = Ascent(f, g, box, seed)
-    return _Search(f, g, box, threshold, spend, clock, progress, ascent).run()
+    as_generator(seed)
+    first, second = _of_one_shape(f, g, box)
+    ascent = Ascent(first, second, box, seed)
+    found = _Search(first, second, box, threshold, spend, clock, progress, ascent).run()
+    if first is f or found.upper == math.inf:
+        return found
+    return replace(found, theorems=("lossless-moves", "canonical-form", *found.theorems))  # of the moves to one shape
 
 
 def _of_one_shape(f: Network, g: Network, box: Box) -> tuple[Network, Network]:
     """Networks of other widths without their duplicate and unread neurons, where that makes their widths equal."""
     if f.widths == g.widths:
         return f, g
-    first, second = (canonical(net, box, linear_part=False).as_network() for net in (f, g))
+    plain = (replace(net, head=None) for net in (f, g))  # a form with a head keeps less than the logits
+    first, second = (canonical(net, box, linear_part=False).as_network() for net in plain)
     if first is None or second is None or first.widths != second.widths:
         return f, g
-    return first, second
+    return replace(first, head=f.head), replace(second, head=g.head)
 
 
-def _checked(f: Network, g: Network, below: Fraction | float | None) -> Fraction | None:
+def _checked(f: Network, g: Network, below: object) -> Fraction | None:
     """The threshold as a rational, once inputs, outputs and threshold make sense."""
+    require_network(f, "f")
+    require_network(g, "g")
     for name, end in (("inputs", 0), ("outputs", -1)):
         if f.widths[end] != g.widths[end]:
             raise InputError(f"networks have {f.widths[end]} and {g.widths[end]} {name}; a distance needs as many")
     if below is None:
         return None
-    if not (isinstance(below, Fraction) or math.isfinite(below)) or below <= 0:
-        raise InputError(f"below = {below}; give a positive number")
-    return Fraction(below)
+    threshold = Fraction(0)
+    if isinstance(below, Rational):
+        threshold = Fraction(below)
+    elif isinstance(below, Real) and math.isfinite(float(below)):
+        threshold = Fraction(float(below))
+    if not 0 < threshold <= Fraction(sys.float_info.max) or isinstance(below, bool):
+        raise InputError(f"below = {shown(below)}; give a positive number")
+    return threshold
 
 
 class _Search:
@@ -259,13 +296,14 @@ class _Search:
                 answer, reason = Answer.YES, f"they differ by less than {shown} everywhere" + self._heads()
             else:
                 answer = Answer.UNDECIDED
-                reason = (reason or "the budget ended") + f"; the distance is between {lower:.3g} and {upper:.3g}"
+                ends = outward(lower, up=False, digits=3), outward(upper, up=True, digits=3)
+                reason = (reason or "the budget ended") + f"; the distance is between {ends[0]} and {ends[1]}"
         reason = (
             reason or ("enclosed as far as the budget allows" if self.clock.expired else "enclosed") + self._heads()
         )
         return Bound(
             lower, upper, self.witness, self.exact, answer, self.below, self.boxes, self.method, reason,
-            self.clock.elapsed, self.box,
+            self.clock.elapsed, self.box, theorems=_RESTS_ON.get(self.method, ()) if upper < math.inf else (),
         )  # fmt: skip
 
     # ---- branch and bound

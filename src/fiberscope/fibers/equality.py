@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from fiberscope.arguments import as_generator
 from fiberscope.certificates import Certificate, check
 from fiberscope.domains import Box
 from fiberscope.errors import CertificateError, FiberscopeError, InputError
 from fiberscope.fibers.documents import heading
 from fiberscope.fibers.forms import NormalForm, canonical
 from fiberscope.fibers.witnesses import Counterexample, find_witness, replayed
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Answer, Assumption, Budget, Progress, Stopwatch, Verdict
 
 _Step = dict[str, Any]
@@ -56,7 +57,8 @@ def equal(
     """Decide whether two networks compute the same function.
 
     f = g means f(x) = g(x) for every x in the domain, over the rationals that the weights are; with a softmax head up
-    to a common shift of the logits, with argmax up to the same largest logit.
+    to a common shift of the logits, with argmax as far as the largest logit goes: NO needs another one, YES one shift
+    and one positive factor for all logits; what lies between stays UNDECIDED.
 
     Args:
         f: a network.
@@ -71,7 +73,7 @@ def equal(
         the reason and what was excluded.
 
     Raises:
-        InputError: if inputs or outputs differ in number, or the domain does not fit.
+        InputError: if f or g is no `Network`, inputs or outputs differ in number, or the domain does not fit.
 
     Complexity: O(parameters) for permuted and rescaled copies; normal forms add a product and exact folding; the
     complete method is exponential in the number of cells.
@@ -86,6 +88,7 @@ def equal(
     NO: f - g = -1 at output 0 for x = [1]
     """
     box = _domain(f, g, domain)
+    as_generator(seed)
     if f.head != g.head:
         return Verdict(
             Answer.UNDECIDED, f"f ends in {f.head or 'no head'} and g in {g.head or 'no head'}; equality is decided on "
@@ -102,28 +105,52 @@ def equal(
         if verdict is not None:
             return verdict
     return Verdict(
-        Answer.UNDECIDED, "; ".join(case.excluded) or "no method applies", method="all methods", assumes=case.assumes,
-        theorems=("permutation-scaling", "canonical-form"),
-    )  # fmt: skip
+        Answer.UNDECIDED, "; ".join(case.excluded) or "no method applies", method="all methods", assumes=case.assumes
+    )
 
 
 def assert_equal(
-    f: Network, g: Network, domain: Box | str | None = None, *, budget: Budget | float | None = None
+    f: Network, g: Network, domain: Box | str | None = None, *, budget: Budget | float | None = None, seed: int = 0
 ) -> None:
     """Raise unless f and g are proved equal: for test suites.
 
-    Raises:
-        AssertionError: if they differ (the counterexample is shown) or it stays undecided (the reason is).
+    Args:
+        f: a network.
+        g: another with as many inputs and outputs.
+        domain: where they should be equal, as in `equal`.
+        budget: seconds, or a `Budget`; a test should have one.
+        seed: of the points that are tried.
 
-    >>> net = Network.random((2, 3, 1), seed=0)
-    >>> assert_equal(net, net)
+    Raises:
+        AssertionError: if they differ (the message shows the input, both networks' outputs there, and Python that
+            repeats it) or it stays undecided (the message says why).
+        InputError: as `equal`.
+
+    >>> f = Network.from_arrays(([[1.0]], [0.0]), ([[2.0]], [0.0]))
+    >>> assert_equal(f, Network.from_arrays(([[2.0]], [0.0]), ([[1.0]], [0.0])))
+    >>> assert_equal(f, Network.from_arrays(([[2.0]], [0.0]), ([[3.0]], [0.0])))
+    Traceback (most recent call last):
+        ...
+    AssertionError: networks are not proved equal: NO: f - g = -4 at output 0 for x = [1]
+                f  g  f in float64  g in float64
+      output 0  2  6  2             6
+    import numpy as np
+    x = np.array([1.0])
+    print(f(x), g(x))
     """
-    verdict = equal(f, g, domain, budget=budget)
-    if verdict.answer is not Answer.YES:
-        raise AssertionError(f"networks are not proved equal: {verdict}")
+    __tracebackhide__ = True  # pytest then points at the line of the test
+    verdict = equal(f, g, domain, budget=budget, seed=seed)
+    if verdict.answer is Answer.YES:
+        return
+    lines = [f"networks are not proved equal: {verdict}"]
+    if isinstance(verdict.counterexample, Counterexample):
+        lines += [verdict.counterexample.table(), verdict.counterexample.snippet()]
+    raise AssertionError("\n".join(lines))
 
 
 def _domain(f: Network, g: Network, domain: Box | str | None) -> Box:
+    require_network(f, "f")
+    require_network(g, "g")
     if (f.widths[0], f.widths[-1]) != (g.widths[0], g.widths[-1]):
         raise InputError(
             f"f maps {f.widths[0]} inputs to {f.widths[-1]} outputs, g {g.widths[0]} to {g.widths[-1]}; "
@@ -139,7 +166,7 @@ def certificate(
     return Certificate.from_dict({**heading("equality", f, g, domain), "steps": list(steps), "back": list(back)})
 
 
-def _proved(case: _Case, method: str, proof: Certificate, reason: str, theorems: tuple[str, ...] = ()) -> Verdict:
+def _proved(case: _Case, method: str, proof: Certificate, reason: str) -> Verdict:
     try:
         verdict = check(proof, case.f, case.g)
     except CertificateError as exc:
@@ -148,12 +175,12 @@ def _proved(case: _Case, method: str, proof: Certificate, reason: str, theorems:
         raise FiberscopeError(f"the checker refuses the certificate of method {method!r}: {verdict.reason}")
     return Verdict(
         Answer.YES, f"equal on {case.domain}: {reason}", certificate=proof, method=method,
-        theorems=tuple(dict.fromkeys((*verdict.theorems, *theorems))),
+        theorems=verdict.theorems,
     )  # fmt: skip
 
 
-def _refuted(case: _Case, method: str, found: Counterexample, theorems: tuple[str, ...] = ()) -> Verdict:
-    return Verdict(Answer.NO, str(found), counterexample=found, method=method, theorems=theorems)
+def _refuted(method: str, found: Counterexample) -> Verdict:
+    return Verdict(Answer.NO, str(found), counterexample=found, method=method)
 
 
 # ---- the methods
@@ -167,7 +194,7 @@ def _same_weights(case: _Case, name: str) -> Verdict | None:
 
 def _sampled(case: _Case, name: str) -> Verdict | None:
     found = find_witness(case.f, case.g, case.domain, case.clock, seed=case.seed, thorough=False)
-    return None if found is None else _refuted(case, name, found)
+    return None if found is None else _refuted(name, found)
 
 
 def _by_forms(
@@ -198,7 +225,7 @@ def _witness(case: _Case, name: str) -> Verdict | None:
     found = find_witness(case.f, case.g, case.domain, case.clock, seed=case.seed, targets=_unmatched(case.sound))
     if found is None:
         case.excluded.append("no witness among points at all scales, corners and beside kinks")
-    return None if found is None else _refuted(case, name, found)
+    return None if found is None else _refuted(name, found)
 
 
 def _unmatched(forms: tuple[NormalForm, ...]) -> list[tuple[Network, int, int]]:
@@ -251,10 +278,10 @@ def _cells(case: _Case, name: str) -> Verdict | None:
     if outcome.answer is Answer.YES and outcome.certificate is not None:
         proof = Certificate.from_dict(outcome.certificate)
         several = "one cell" if outcome.cells == 1 else f"{outcome.cells} cells"
-        return _proved(case, name, proof, f"the same combination on {several}", ("case-tree",))
+        return _proved(case, name, proof, f"the same combination on {several}")
     found = None if outcome.witness is None else replayed(case.f, case.g, outcome.witness)
     if found is not None:
-        return _refuted(case, name, found, ("case-tree",))
+        return _refuted(name, found)
     case.excluded.append(outcome.reason)
     return None
 
@@ -273,7 +300,7 @@ def _program(case: _Case, name: str) -> Verdict | None:
     for x in propose_witnesses(case.f, case.g, Box(low, high), case.clock):
         found = replayed(case.f, case.g, x.tolist()) if case.domain.contains(x) else None
         if found is not None:
-            return _refuted(case, name, found)
+            return _refuted(name, found)
     return None
 
 

@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_exact
 from fiberscope.domains import Box
+from fiberscope.errors import InputError
 from fiberscope.fibers.chain import Chain
 from fiberscope.fibers.search import keys_of, normalised
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Assumption, Result, jsonable
 from fiberscope.symmetries.automorphisms import Automorphisms, twin_automorphisms
 
@@ -38,7 +40,7 @@ class NormalForm(Result):
         weights, biases: exact arrays of every affine layer; a layer may be empty.
         activations: one for each affine layer.
         skip: (n_out, n) linear part past the last hidden layer, None for zero.
-        head: output head; with one, the logits are those relative to the first.
+        head: output head; with one, the logits are those relative to the first, under argmax up to a positive factor.
         domain: where the function is kept.
         moves: how the network becomes this form, as in a certificate.
         full: whether all moves were tried (else never unique).
@@ -89,8 +91,8 @@ class NormalForm(Result):
 
     @property
     def theorems(self) -> tuple[str, ...]:
-        """What it rests on."""
-        return ("permutation-scaling", "canonical-form", *((self.theorem,) if self.theorem else ()))
+        """What it rests on; the theorem of uniqueness only where its hypotheses hold."""
+        return ("permutation-scaling", "canonical-form", *((self.theorem,) if self.unique else ()))
 
     @cached_property
     def digest(self) -> str:
@@ -125,12 +127,27 @@ class NormalForm(Result):
         return keys_of(self.weights[layer], self.biases[layer])
 
     def same_as(self, other: NormalForm) -> bool:
-        """Whether two forms are equal, weight by weight."""
+        """Whether two forms are equal, weight by weight.
+
+        Raises:
+            InputError: if the other is no `NormalForm`.
+        """
+        if not isinstance(other, NormalForm):
+            raise InputError(f"a normal form is compared with a {type(other).__name__}; give canonical(net)")
         return self.digest == other.digest
 
     def exact(self, x: Sequence[Fraction | int | float]) -> tuple[Fraction, ...]:
-        """Value at a rational point; of a form with a head, logits relative to the first."""
-        below = y = np.array([rationals.as_fraction(v) for v in x], dtype=object)
+        """Value at a rational point; of a form with a head, logits relative to the first (argmax: up to a factor > 0).
+
+        Raises:
+            InputError: if x is no vector of as many finite numbers as there are inputs.
+        """
+        given = as_exact(x, "input")
+        if given.shape != (self.widths[0],):
+            raise InputError(f"input has shape {given.shape}; expected ({self.widths[0]},)")
+        if not rationals.is_rational(given) and not np.isfinite(given).all():
+            raise InputError("input: NaN or an infinity among its entries; give finite numbers")
+        below = y = rationals.fractions(given)
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             z = rationals.fractions(weight) @ y + rationals.fractions(bias) if len(y) else rationals.fractions(bias)
             if k == len(self.weights) - 1 and self.skip is not None:
@@ -207,7 +224,7 @@ def canonical(net: Network, domain: Box | str | None = None, *, linear_part: boo
         linear_part: False leaves out the moves that need a linear part: a cheaper form, sound but never unique.
 
     Raises:
-        InputError: if the domain has another number of inputs.
+        InputError: if net is no `Network`, or the domain does not fit.
 
     Complexity: O(parameters) operations, vectorised in floats as long as every number is a float64, plus one exact
     product for the linear part and the rank of W_1 modulo a prime.
@@ -221,6 +238,7 @@ def canonical(net: Network, domain: Box | str | None = None, *, linear_part: boo
     >>> print(canonical(Network.from_arrays(([[1.0], [-1.0]], [0, 0]), ([[1.0, -1.0]], [0]))).widths)
     (1, 1)
     """
+    require_network(net)
     return _form(net, normalised(net, domain, linear_part=linear_part), linear_part)
 
 
@@ -231,16 +249,25 @@ def _form(net: Network, chain: Chain, full: bool) -> NormalForm:
     )  # fmt: skip
 
 
-def fingerprint(net: Network) -> str:
+def fingerprint(net: Network, domain: Box | str | None = None) -> str:
     """A name for the function: `fs1:<sha256>` of the unique normal form, or `fs1s:<sha256>` of a sound one.
 
     Two `fs1:` strings are equal exactly if the functions are. Two equal `fs1s:` strings prove equality too, but
     different ones prove nothing. Stable across machines, file formats and float dtypes (a float32 is the rational
-    that it is). O(parameters).
+    that it is).
+
+    Args:
+        net: any chain.
+        domain: inputs on which functions are compared; default all of R^n. Strings of one domain are compared.
+
+    Raises:
+        InputError: if net is no `Network`, or the domain does not fit.
+
+    Complexity: as `canonical`. Source: arXiv 2605.18319.
 
     >>> f = Network.from_arrays(([[2.0], [-1.0]], [0.0, 1.0]), ([[3.0, 1.0]], [0.0]))
     >>> g = Network.from_arrays(([[-2.0], [1.0]], [2.0, 0.0]), ([[0.5, 6.0]], [0.0]))
     >>> fingerprint(f) == fingerprint(g), fingerprint(f)[:4]
     (True, 'fs1:')
     """
-    return canonical(net).fingerprint
+    return canonical(net, domain).fingerprint

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_generator
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.network import Network
 from fiberscope.results import Result, Rigor
@@ -92,7 +93,7 @@ def kernel_dimension(
     if size > _LARGEST:
         raise InputError(f"{size} parameters; the derivative is only built for at most {_LARGEST}")
     names = {layer.activation.name for layer in net.hidden} | {net.layers[-1].activation.name}
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed)
     blocks: Iterator[npt.NDArray[Any]]
     if names <= {"relu", "identity"}:
         limit = regions or 60 + 40 * net.hidden_count
@@ -103,7 +104,8 @@ def kernel_dimension(
         points = rng.standard_normal((len(found), net.widths[0])) * 2.0 ** rng.uniform(-1, 2, (len(found), 1))
         blocks = (point_rows(net, x) for x in points)
     else:
-        raise ScopeError(f"derivatives are built for ReLU, tanh and sigmoid networks; found {net.architecture}")
+        needed = "ranks over Q need ReLU" if exact else "derivatives are built for ReLU, tanh and sigmoid"
+        raise ScopeError(f"{needed} networks; found {net.architecture}")
     if exact:
         rank, kept, dropped = rationals.rank(_compressed(list(blocks), rng)), None, None
     else:

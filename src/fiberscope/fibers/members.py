@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_count, as_float_dtype, as_generator
 from fiberscope.bounds import difference_bound
 from fiberscope.domains import Box
 from fiberscope.errors import ScopeError
@@ -22,8 +23,8 @@ from fiberscope.fibers.kinks import OrthantForm
 from fiberscope.fibers.paths import Path, connect
 from fiberscope.fibers.roles import Roles, count_roles
 from fiberscope.fibers.walks import Move, random_walk
-from fiberscope.network import Network
-from fiberscope.results import Assumption, Budget, Result, Rigor, Verdict, jsonable
+from fiberscope.network import Network, require_network
+from fiberscope.results import Assumption, Budget, Result, Rigor, Verdict, jsonable, outward
 from fiberscope.symmetries import NeuronTypes, fiber_dimension, hidden_neurons, neuron_types
 
 FloatArray = npt.NDArray[np.float64]
@@ -74,6 +75,16 @@ class Member(Result):
         """Whether it computes exactly the same function."""
         return self.constant == 0 and self.slope == 0
 
+    def __str__(self) -> str:
+        """One line: how it was reached, and how far rounding moved the function."""
+        counts = Counter(str(move["move"]) for move in self.moves)
+        made = ", ".join(f"{name} {n}" for name, n in counts.items()) or "no move"
+        text = f"{self.network.architecture} after {made}"
+        if self.exact:
+            return f"{text}; exactly the same function"
+        slope = f" + {outward(self.slope, up=True, digits=2)} max|x|" if self.slope else ""
+        return f"{text}; rounded: every output changes by at most {outward(self.constant, up=True, digits=2)}{slope}"
+
 
 @dataclass(frozen=True, eq=False)
 class Fiber(Result):
@@ -108,6 +119,10 @@ class Fiber(Result):
     hypotheses: tuple[Assumption, ...]
     theorem: str
     notes: tuple[str, ...]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave out what was computed meanwhile."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     # ---- symmetries and equations
 
@@ -176,7 +191,7 @@ class Fiber(Result):
 
         Raises:
             InputError: above 3,000 parameters.
-            ScopeError: for activations other than ReLU, tanh and sigmoid.
+            ScopeError: for activations other than ReLU, tanh and sigmoid; if `exact`, other than ReLU.
         """
         return kernel_dimension(self.network, seed, expected=self.dimension, exact=exact)
 
@@ -195,15 +210,18 @@ class Fiber(Result):
             dtype: None for exact rationals; else weights are rounded, and the deviation is bounded.
             domain: where it is bounded; default all of R^n (then it grows with |x|).
 
+        Raises:
+            InputError: if `n` or `steps` is no whole number >= 0, or `seed`, `dtype` or `domain` does not fit.
+
         >>> net = Network.from_arrays(([[1.0]], [0.0]), ([[2.0]], [-4.0]), ([[1.0]], [0.0]))
         >>> [member.network.exact([3]) for member in fiber(net).sample(2)]
         [(Fraction(2, 1),), (Fraction(2, 1),)]
         """
-        box = self.network.domain(domain)
-        seeds = np.random.SeedSequence(seed).spawn(n)
-        return tuple(self._member(np.random.default_rng(s), steps, dtype, box) for s in seeds)
+        box, target = self.network.domain(domain), None if dtype is None else as_float_dtype(dtype)
+        streams = as_generator(seed).spawn(as_count(n, "number of members"))
+        return tuple(self._member(rng, as_count(steps, "steps"), target, box) for rng in streams)
 
-    def _member(self, rng: np.random.Generator, steps: int, dtype: npt.DTypeLike | None, box: Box) -> Member:
+    def _member(self, rng: np.random.Generator, steps: int, dtype: np.dtype[Any] | None, box: Box) -> Member:
         net, moves = random_walk(self.network, steps, rng)
         if dtype is None:
             return Member(net, tuple(moves))
@@ -226,6 +244,7 @@ class Fiber(Result):
         """A path inside the fiber from the network to g, exact at every rational time.
 
         Raises:
+            InputError: if g is no `Network`.
             ScopeError: if none is known: the message names what is discrete, or different.
         """
         return connect(self.network, g)
@@ -234,8 +253,9 @@ class Fiber(Result):
 
     @property
     def theorems(self) -> tuple[str, ...]:
-        """What it rests on."""
-        return (self.theorem,) if self.theorem else ()
+        """What it rests on; the theorem only where its hypotheses hold."""
+        scalings = ("permutation-scaling",) if self.lower_bound else ()
+        return scalings + ((self.theorem,) if self.theorem and self.dimension is not None else ())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data; equations and symmetries one by one for networks of up to 64 hidden neurons."""
@@ -279,7 +299,7 @@ class Fiber(Result):
                      if kinds[name] == kind]  # fmt: skip
             lines.append(f"{kind} symmetries: {', '.join(found) or 'none known'}")
         if self.components is not None:
-            lines.append(f"generic parts: {self.components}")
+            lines.append(f"parts of the fiber for generic parameters: {self.components}")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -293,6 +313,9 @@ def fiber(net: Network) -> Fiber:
     Args:
         net: any chain.
 
+    Raises:
+        InputError: if it is no `Network`.
+
     Complexity: O(n0 n1^2) for the rank, O(n1 n2 n3) for the rest; symmetries and equations when asked for.
     Source: arXiv 2605.18319.
 
@@ -301,6 +324,7 @@ def fiber(net: Network) -> Fiber:
     >>> found.dimension, [str(h) for h in found.hidden_neurons]
     (3, ['neuron 0 behind 0 of layer 2, tau = 2'])
     """
+    require_network(net)
     row = net.activation
     name = row.name if row is not None else ""
     if net.depth == 3 and name == "relu":
@@ -309,7 +333,8 @@ def fiber(net: Network) -> Fiber:
         return _two_layer(net)
     found = fiber_dimension(net)
     rigor = Rigor.EXACT if found.exact is not None else None
-    notes = () if found.theorem else (f"little is known of fibers of {net.architecture}: symmetries of any chain only",)
+    little = f"little is known of fibers of {net.architecture}: symmetries of any chain only"
+    notes = () if found.theorem or found.exact is not None else (little,)
     about = (found.exact, found.lower_bound, rigor, found.formula.partition(": ")[2])
     return Fiber(net, *about, None, None, (), None, found.hypotheses, found.theorem, notes)
 

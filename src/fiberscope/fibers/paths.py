@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_count, as_exact, shown
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.fibers.blockpaths import Move, Theta, Walker, between, move_block
 from fiberscope.fibers.equations import Parts, System, roles_of, second_layer_row
 from fiberscope.fibers.walks import own, rebuilt
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Result
 from fiberscope.symmetries import neuron_types
 
@@ -42,23 +43,32 @@ class Path(Result):
     end: Network
     moves: tuple[Move, ...] = field(repr=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are found again from both ends."""
+        return connect, (self.start, self.end)
+
     def at(self, t: Fraction | int | float) -> Network:
         """The parameter at time t, exactly in the fiber. O(parameters), a linear solve on the always-active piece.
 
         Raises:
-            InputError: if t is outside [0, 1].
+            InputError: if t is no number in [0, 1].
         """
-        time = rationals.as_fraction(t)
-        if not 0 <= time <= 1:
-            raise InputError(f"time {time} on a path; give 0 <= t <= 1")
+        given = as_exact(t, "time on a path")
+        if given.shape != () or not 0 <= given.item() <= 1:
+            raise InputError(f"time {shown(t)} on a path; give 0 <= t <= 1")
+        time = rationals.as_fraction(given.item())
         if not self.moves or time == 0:
             return self.start
         piece = min(int(time * len(self.moves)), len(self.moves) - 1)
         return rebuilt(self.start, *self.moves[piece](time * len(self.moves) - piece))
 
     def points(self, count: int) -> tuple[Network, ...]:
-        """The parameters at count equally spaced times, both ends included."""
-        return tuple(self.at(Fraction(k, max(count - 1, 1))) for k in range(count))
+        """The parameters at count equally spaced times, both ends included.
+
+        Raises:
+            InputError: if count is no whole number >= 0.
+        """
+        return tuple(self.at(Fraction(k, max(count - 1, 1))) for k in range(as_count(count, "number of points")))
 
     def __str__(self) -> str:
         """One line."""
@@ -73,6 +83,7 @@ def connect(f: Network, g: Network) -> Path:
         g: another of the same widths.
 
     Raises:
+        InputError: if f or g is no `Network`.
         ScopeError: if none is known; the reason says what is discrete or different. (Another function is one reason.)
 
     >>> f = Network.from_arrays(([[1.0]], [0.0]), ([[2.0]], [-4.0]), ([[1.0]], [0.0]))
@@ -81,6 +92,8 @@ def connect(f: Network, g: Network) -> Path:
     >>> path.names, path.at(Fraction(1, 2)).exact([7]), path.at(1).same_as(g)
     (('scaling of layer 1', 'hidden shift'), (Fraction(10, 1),), True)
     """
+    require_network(f, "f")
+    require_network(g, "g")
     if f.widths != g.widths or [la.activation for la in f.layers] != [la.activation for la in g.layers]:
         raise ScopeError(f"no path from {f.architecture} to {g.architecture}: other widths or activations")
     if f.same_as(g):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_generator
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.fibers.walks import ONE, ZERO, Move, State, entries, own, rebuilt, zeros
 from fiberscope.network import Network
@@ -41,7 +42,7 @@ def add_unread(net: Network, layer: int, seed: int | np.random.Generator | None 
     (2, 4, 1)
     """
     weights, biases = _parts(net, layer)
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed)
     row = entries(rng, weights[layer].shape[1], 0)
     above = zeros(len(biases[layer + 1]))
     return _grown(net, weights, biases, layer, row, entries(rng, 1, 0)[0], above)
@@ -58,7 +59,7 @@ def add_dead(net: Network, layer: int, seed: int | np.random.Generator | None = 
     """
     _require_stack(net, layer)
     weights, biases = _parts(net, layer)
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed)
     row, column = entries(rng, weights[layer].shape[1], -1), entries(rng, len(biases[layer + 1]), 0)
     return _grown(net, weights, biases, layer, row, entries(rng, 1, -1)[0], column)
 
@@ -73,7 +74,7 @@ def add_constant(net: Network, layer: int, seed: int | np.random.Generator | Non
     if net.layers[layer].activation.name != "relu":
         raise ScopeError(f"a constant neuron needs a ReLU layer; layer {layer} is {net.layers[layer].activation.label}")
     weights, biases = _parts(net, layer)
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed)
     value, column = entries(rng, 1, 1)[0], entries(rng, len(biases[layer + 1]), 0)
     biases[layer + 1] = biases[layer + 1] - column * value
     return _grown(net, weights, biases, layer, zeros(weights[layer].shape[1]), value, column)
@@ -136,7 +137,7 @@ def near_miss(net: Network, kind: str = "ulp", seed: int | np.random.Generator |
     """
     if kind not in ("ulp", "sign", "bias"):
         raise InputError(f"near miss of kind {kind!r}; expected 'ulp', 'sign' or 'bias'")
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed)
     arrays = [(layer.bias if kind == "bias" else layer.weight) for layer in net.layers]
     places = [(k, p) for k, a in enumerate(arrays) for p in np.flatnonzero(a.reshape(-1) != 0 if kind == "sign" else
               np.ones(a.size, dtype=bool)).tolist()]  # fmt: skip
@@ -192,7 +193,7 @@ def typed_network(
         raise InputError(
             f"widths {tuple(widths)} and types {types!r}; give n1 <= n0, n2 letters S, A, D, no A if hidden"
         )
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed)
     while True:
         first = entries(rng, n1 * n0, 0).reshape(n1, n0)
         if rationals.rank(first) == n1:

@@ -59,9 +59,10 @@ class Roles(Result):
     def __str__(self) -> str:
         """One line."""
         labels = f"{self.labelings}" if self.labelings is not None else f"about 10^{self.labelings_log10:.1f}"
-        flips = "uncounted" if self.orientations is None else f"{self.orientations}"
+        flips = "an unknown number of" if self.orientations is None else f"{self.orientations}"
+        turned = f" x {1 << self.turns} by turns of neurons onto a hidden one" if self.turns else ""
         joined = "; second-layer permutations are joined through a dead neuron" if self.joined else ""
-        return f"{labels} labelings x {flips} orientations x 2^{self.turns} turns{joined}"
+        return f"{labels} labelings of the neurons x {flips} orientations of the split ones{turned}{joined}"
 
 
 def count_roles(net: Network) -> Roles:
@@ -69,7 +70,7 @@ def count_roles(net: Network) -> Roles:
 
     >>> net = Network.from_arrays(([[1, 0], [0, 1]], [0, 0]), ([[1, -1], [3, 2]], [-1, 1]), ([[1, 1]], [0]))
     >>> print(count_roles(net))  # the block can pay: (3, 2) + (1, -1) >= 0
-    4 labelings x 2 orientations x 2^0 turns
+    4 labelings of the neurons x 2 orientations of the split ones
     """
     types = neuron_types(net.layers[1].weight, net.layers[1].bias)
     a, d = len(types.active), len(types.dead)

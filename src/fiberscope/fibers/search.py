@@ -36,6 +36,8 @@ def normalised(net: Network, domain: Box | str | None = None, *, linear_part: bo
             _drop_unread(chain)
             if not unroll(chain) and not exchange(chain):
                 move_hidden(chain)
+    if chain.head == "argmax" and chain.activations[-1].name == "identity":
+        chain.stretch()
     return chain
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_generator
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.network import Network
 from fiberscope.results import Result
@@ -198,7 +199,7 @@ def _knots(row: Activation) -> FloatArray:
 def _best(net: Network, seed: int, cells: int) -> Slice:
     """Of a few slices near the kinks of the first layer the one in which most neurons bend the outputs."""
     few = min(cells, 300)
-    found = [_cut(net, plane, few) for plane in _planes(net, np.random.default_rng(seed))]
+    found = [_cut(net, plane, few) for plane in _planes(net, as_generator(seed))]
     best = max(found, key=lambda cut: (len(cut.shown), -cut.radius))
     if best.complete or few == cells:
         return best

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_count, as_generator
 from fiberscope.errors import InputError, ScopeError
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 
 ExactArray = npt.NDArray[Any]
 Move = dict[str, Any]
@@ -99,7 +100,7 @@ def random_walk(
         (network, moves): each move with its name and numbers; fewer than `steps` where too few apply.
 
     Raises:
-        InputError: if a move is unknown.
+        InputError: if net is no `Network`, a move is unknown, or `steps` or `seed` is no whole number >= 0.
         ScopeError: if a move has no meaning for the network's activations.
 
     O(parameters) for each move. Source: arXiv 2605.18319.
@@ -109,6 +110,8 @@ def random_walk(
     >>> other.exact([3]), other.same_as(net)
     ((Fraction(2, 1),), False)
     """
+    require_network(net)
+    steps = as_count(steps, "steps")
     names = tuple(MOVES) if moves is None else tuple(moves)
     unknown = [name for name in names if name not in MOVES]
     if unknown:
@@ -121,7 +124,7 @@ def random_walk(
         names = tuple(name for name in names if name not in _TOP)
     elif moves is None:
         names = tuple(name for name in names if name != "revive")
-    state = State.of(net, np.random.default_rng(seed), dyadic, small or bool(set(names) & _TOP))
+    state = State.of(net, as_generator(seed), dyadic, small or bool(set(names) & _TOP))
     done: list[Move] = []
     for _ in range(12 * steps):
         if len(done) == steps:

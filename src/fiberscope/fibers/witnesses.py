@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_generator
 from fiberscope.domains import Box
 from fiberscope.errors import ScopeError
 from fiberscope.network import HEADS, Network
@@ -208,7 +209,7 @@ def find_witness(
         thorough: also points at targets and kinks, and exact evaluation where floats see nothing.
         targets: neurons to make active.
     """
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed)
     count = int(np.clip(2e7 / max(f.parameter_count, g.parameter_count), 16, 256))
     makers: list[Callable[[], FloatArray]] = [
         lambda: simple_points(box, rng), lambda: _random_points(box, rng, count), lambda: _corners(box, rng, 64),

@@ -20,7 +20,7 @@ from fiberscope.domains import Box
 from fiberscope.network import Network
 from fiberscope.programs import Polyhedron, inner_point, strict_solution
 from fiberscope.results import Stopwatch
-from fiberscope.symmetries.patterns import activity
+from fiberscope.symmetries.patterns import activity, activity_in_time
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -102,8 +102,9 @@ def realised_regions(
     if not complete:
         found = [*found, *_searched(net, box, np.random.default_rng(seed), clock)]
         note = f"patterns beyond those found may exist ({note})"
-    points = _off_axes(net, _stacked(found, net.widths[0]), free)
-    pattern = activity(net, points)
+    points = _off_axes(net, _stacked(found, net.widths[0]), free, None if complete else clock)
+    pattern, decided = activity_in_time(net, points, None if complete else clock)
+    points = points[decided]
     inside = np.all([m.min(axis=1, initial=np.inf) > 0 for m in pattern.margins], axis=0)
     if complete:
         inside[:] = True  # the enumeration has checked them; what is left are kinks that fill a region
@@ -141,13 +142,14 @@ def _rows(pieces: Sequence[npt.NDArray[np.int64]]) -> set[bytes]:
     return {row.tobytes() for row in np.concatenate(pieces, axis=1).astype(np.int64)}
 
 
-def _off_axes(net: Network, points: Array, free: npt.NDArray[np.bool_]) -> Array:
+def _off_axes(net: Network, points: Array, free: npt.NDArray[np.bool_], clock: Stopwatch | None) -> Array:
     """The same regions by points without a zero coordinate: what is zero at a point is not zero in an open region."""
     zero = np.asarray(points == 0, dtype=bool) & free
     rows = np.flatnonzero(zero.any(axis=1))
     if not rows.size:
         return points
-    before = np.concatenate(activity(net, points[rows]).pieces, axis=1)
+    pattern, decided = activity_in_time(net, points[rows], clock)
+    rows, before = rows[decided], np.concatenate(pattern.pieces, axis=1)
     out = rationals.fractions(rationals.exact_array(points)).copy()
     left = np.arange(len(rows))
     for power in (10, 30, 60, 120, 240):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import numpy as np
 import numpy.typing as npt
 
-from fiberscope.activations import Activation
+from fiberscope.activations import Given
+from fiberscope.arguments import as_count, as_float_dtype, kind_of, shown
 from fiberscope.errors import InputError, PartError, UnsupportedError
 from fiberscope.io.files import Options, atomic_write, read_bytes, sha256
 from fiberscope.network import Network
@@ -138,9 +139,9 @@ def load(
     source: Any,
     *,
     part: str | None = None,
-    activation: str | Activation | Sequence[str | Activation] | None = None,
+    activation: Given | Sequence[Given] | None = None,
     allow_opaque: bool = False,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | int | None = None,
 ) -> Network:
     """Read a network from a file or from an object of a framework.
 
@@ -150,25 +151,39 @@ def load(
         source: a path; or a torch module, a state dict (mapping of names to arrays), an ONNX ModelProto, a JAX pytree
             (Flax parameters, Equinox MLP); a `Network` is returned as it is.
         part: which network, where there are several.
-        activation: the hidden activation, where the source has none ("relu", or one per layer "relu,tanh").
-        allow_opaque: see `fiberscope.io.onnx`.
+        activation: the hidden activation, where the source has none ("relu", or one per layer "relu,tanh"); not
+            looked at where the source says its own.
+        allow_opaque: read past ONNX nodes without a meaning here, which are then listed as skipped.
         input_shape: shape of one input without the batch axis, where a torch module needs it.
 
     Returns:
         The network; `source` of it says where it came from.
 
     Raises:
-        InputError: in one line, what is wrong with the file and what to do.
+        InputError: in one line, what is wrong with the file and what to do; a `PartError` if it holds several networks
+            and `part` names none, a `FormatError` if it is damaged, an `UnsupportedError` for a layer without a
+            meaning here.
 
-    >>> load({"0.weight": np.ones((3, 2)), "2.weight": np.ones((1, 3))}, activation="relu").widths
+    O(size of the file).
+
+    >>> load({"0.weight": [[1, 2], [3, 4], [5, 6]], "2.weight": [[1, 1, 1]]}, activation="relu").widths
     (2, 3, 1)
     """
-    options = Options(part, activation, allow_opaque, tuple(input_shape) if input_shape is not None else None)
+    options = Options(part, activation, allow_opaque, _shape(input_shape))
     if isinstance(source, Network):
         return source
-    if isinstance(source, str | Path):
+    if isinstance(source, str | os.PathLike):
+        if source == "":
+            raise InputError("the path is empty; give that of a file")
         return _load_file(Path(source), options)
     return _load_object(source, options)
+
+
+def _shape(given: Sequence[int] | int | None) -> tuple[int, ...] | None:
+    if given is None:
+        return None
+    axes = given if isinstance(given, list | tuple) else (given,)
+    return tuple(as_count(n, "input_shape", 1) for n in axes)
 
 
 def _load_file(path: Path, options: Options) -> Network:
@@ -177,15 +192,33 @@ def _load_file(path: Path, options: Options) -> Network:
     try:
         net = _door(format_of(path)).read(path, options)
     except InputError as exc:
-        text = " ".join("".join(c if c.isprintable() else " " for c in str(exc)).split())
-        text = text if text.startswith(str(path)) else f"{path}: {text}"
-        raise (PartError(text, exc.parts) if isinstance(exc, PartError) else type(exc)(text)) from exc
+        raise _about(str(path), exc) from exc
     if net.source is None:
         return net
     return replace(net, source=replace(net.source, extra={**net.source.extra, "options": options}))
 
 
+def _about(what: str, error: InputError) -> InputError:
+    """The same error on one line that begins with what it is about."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    text = text if text.startswith(what) else f"{what}: {text}"
+    return PartError(text, error.parts) if isinstance(error, PartError) else type(error)(text)
+
+
 def _load_object(obj: Any, options: Options) -> Network:
+    try:
+        net = _read_object(obj, options)
+    except InputError as exc:
+        raise _about("state dict" if isinstance(obj, Mapping) else type(obj).__qualname__, exc) from exc
+    if net is None:
+        raise InputError(
+            f"cannot read a network from an object of type {kind_of(obj)}; give a path, a torch module, a state dict, "
+            "an ONNX model, Flax parameters or an Equinox MLP; for arrays use Network.from_arrays((W1, b1), (W2, b2))"
+        )
+    return net
+
+
+def _read_object(obj: Any, options: Options) -> Network | None:
     torch, jax_like = sys.modules.get("torch"), sys.modules.get("equinox")
     if torch is not None and isinstance(obj, torch.nn.Module):
         from fiberscope.io import torch as torch_door
@@ -204,10 +237,7 @@ def _load_object(obj: Any, options: Options) -> Network:
         from fiberscope.io.state_dicts import from_mapping
 
         return jax_door.from_flax(obj, options) if jax_door.is_nested(obj) else from_mapping(obj, options)
-    raise InputError(
-        f"cannot read a network from a {type(obj).__module__}.{type(obj).__qualname__}; give a path, a torch module, "
-        "a state dict, an ONNX model, Flax parameters or an Equinox MLP"
-    )
+    return None
 
 
 def save(
@@ -217,7 +247,7 @@ def save(
     force: bool = False,
     dtype: npt.DTypeLike | None = None,
     drop_in: bool | None = None,
-) -> bool:
+) -> Path:
     """Write a network to a file; the suffix decides the format. Nothing is rounded, and nothing half-written.
 
     A network that was read from a file of the same format, and still has as many layers, is put back into a copy of
@@ -231,19 +261,26 @@ def save(
         drop_in: True to insist on a copy of the original file, False for a new file; None for a copy where possible.
 
     Returns:
-        Whether the file is a copy of the original with new parameters.
+        The path of the file. (`encode` tells whether it is a copy of the original.)
 
     Raises:
         InputError: if the file exists, a weight does not fit the dtype, or the format cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load(save(Network.random((2, 3, 1), seed=0), f"{folder}/net.npz"))
+    Network(2-3-1 relu, 13 parameters)
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path {shown(path)} is none; the order is save(network, path)")
     target = Path(path)
     if (target.exists() or target.is_symlink()) and not force:
         raise InputError(f"{target}: exists; use --force (force=True) to overwrite it")
     if not target.parent.is_dir():
         raise InputError(f"{target}: there is no folder {target.parent}")
-    data, copied = encode(load(obj), target, dtype=dtype, drop_in=drop_in)
+    data, _ = encode(load(obj), target, dtype=dtype, drop_in=drop_in)
     atomic_write(target, data, force)
-    return copied
+    return target
 
 
 def encode(
@@ -253,6 +290,9 @@ def encode(
 
     Raises:
         InputError: as for `save`.
+
+    >>> encode(Network.random((2, 3, 1), seed=0), "net.npz")[1]
+    False
     """
     row = _by_suffix(Path(path))
     if row is None:
@@ -268,14 +308,14 @@ def encode(
             reason = str(exc)
     if drop_in:
         raise UnsupportedError(f"{path}: cannot be a copy of the original file: {reason}")
-    return _door(row).write(net, None if dtype is None else _float(dtype)), False
+    return _door(row).write(net, None if dtype is None else as_float_dtype(dtype)), False
 
 
 def _no_original(net: Network, row: Format) -> str | None:
     """Why the network's own file cannot be rewritten, or None if it can."""
     place = net.source
     if place is None or place.sha256 is None or place.format != row.name or not row.drop_in:
-        return f"the network was not read from a {row.title} file"
+        return f"the network was not read from a file of this kind ({row.title})"
     original = Path(place.path)
     try:
         unchanged = sha256(read_bytes(original)) == place.sha256
@@ -294,38 +334,41 @@ def _rewritten(net: Network, row: Format, dtype: npt.DTypeLike | None) -> bytes:
         raise UnsupportedError(f"the file holds a {before.architecture} network, not {net.architecture}")
     if before.head != net.head or [a.activation for a in before.layers] != [b.activation for b in net.layers]:
         raise UnsupportedError("the file's activations or output head are others")
-    return _door(row).rewrite(read_bytes(Path(place.path)), before, net, _float(dtype or before.dtype))
+    return _door(row).rewrite(
+        read_bytes(Path(place.path)), before, net, as_float_dtype(before.dtype if dtype is None else dtype)
+    )
 
 
-def _float(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    try:
-        out = np.dtype(dtype)
-    except TypeError as exc:
-        raise InputError(f"dtype {dtype!r} is unknown; choose float16, float32 or float64") from exc
-    if out.name not in ("float16", "float32", "float64"):
-        raise InputError(f"dtype {out.name} is no float dtype; choose float16, float32 or float64")
-    return out
+def to_torch(obj: Any) -> nn.Sequential:
+    """A network as a `torch.nn.Sequential` of Linear layers and activations, in the network's own dtype.
 
-
-def to_torch(net: Network) -> nn.Sequential:
-    """The network as a `torch.nn.Sequential` of Linear layers and activations.
+    Args:
+        obj: a network, or whatever `load` takes.
 
     Raises:
         InputError: if a weight does not fit the network's dtype.
+        UnsupportedError: if torch has no module for an activation or the output head.
         MissingDependencyError: if torch is not installed.
+
+    O(parameters). `load` is its inverse.
     """
     from fiberscope.io import torch as door
 
-    return door.to_module(net)
+    return door.to_module(load(obj))
 
 
-def to_onnx(net: Network) -> ModelProto:
-    """The network as an ONNX ModelProto, a chain of Gemm nodes and activations.
+def to_onnx(obj: Any) -> ModelProto:
+    """A network as an ONNX ModelProto, a chain of Gemm nodes and activations, in the network's own dtype.
+
+    Args:
+        obj: a network, or whatever `load` takes.
 
     Raises:
         InputError: if a weight does not fit the network's dtype.
         MissingDependencyError: if onnx is not installed.
+
+    O(parameters). `load` is its inverse.
     """
     from fiberscope.io import onnx as door
 
-    return door.to_onnx(net)
+    return door.to_onnx(load(obj))

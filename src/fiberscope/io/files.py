@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
-from fiberscope.activations import Activation
+from fiberscope.activations import Given
 from fiberscope.errors import FormatError, InputError, UnsupportedError
 from fiberscope.network import Layer, Network, Source
 
@@ -47,7 +47,7 @@ class Options:
     """
 
     part: str | None = None
-    activation: str | Activation | Sequence[str | Activation] | None = None
+    activation: Given | Sequence[Given] | None = None
     allow_opaque: bool = False
     input_shape: tuple[int, ...] | None = None
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fiberscope.activations import Activation
+from fiberscope.activations import Activation, Given, layer_activations
 from fiberscope.activations import activation as find_activation
 from fiberscope.activations import names as activation_names
+from fiberscope.arguments import as_exact, plain, shown
 from fiberscope.errors import FormatError, InputError, PartError, UnsupportedError
 from fiberscope.io.files import Options, shapes
 from fiberscope.network import Layer, Network, Source
@@ -223,7 +223,7 @@ def choose(available: Mapping[str, Any], part: str | None) -> str:
     return part
 
 
-def activations_for(count: int, given: str | Activation | Sequence[str | Activation] | None) -> list[Activation]:
+def activations_for(count: int, given: Given | Sequence[Given] | None) -> list[Activation]:
     """One activation per layer, from what the user gave: the last layer has none unless all are listed.
 
     Raises:
@@ -240,35 +240,7 @@ def activations_for(count: int, given: str | Activation | Sequence[str | Activat
             "holds tensors only and does not say the activation; give it with --activation NAME (activation=...): "
             f"{known}"
         )
-    many = _split(given) if isinstance(given, str) else [given] if isinstance(given, Activation) else list(given)
-    rows = [_row(row) for row in many]
-    if len(rows) == 1 and count > 1:
-        rows = rows * (count - 1)
-    elif len(rows) == 1 and count == 1:
-        return [find_activation("identity")]
-    if len(rows) == count - 1:
-        rows.append(find_activation("identity"))
-    if len(rows) != count:
-        raise InputError(f"has {count} layers but {len(rows)} activations were given; give one, or one for each layer")
-    return rows
-
-
-def _row(row: str | Activation) -> Activation:
-    """An activation from its name, with parameters as its label has them: "leaky_relu(0.01)"."""
-    match = re.fullmatch(r"\s*(\w+)\s*\(([^()]*)\)\s*", row) if isinstance(row, str) else None
-    if match is None:
-        return find_activation(row)
-    words = [word.strip() for word in match.group(2).split(",") if word.strip()]
-    if any(len(word) > 40 or not re.fullmatch(r"[-+]?[\d./]+(e[-+]?\d{1,2})?", word) for word in words):
-        raise InputError(f"activation {row!r}: expected numbers in its parentheses")
-    try:
-        return find_activation(match.group(1), *(Fraction(word) for word in words))
-    except (ValueError, ZeroDivisionError) as exc:
-        raise InputError(f"activation {row!r}: expected numbers in its parentheses") from exc
-
-
-def _split(text: str) -> list[str]:
-    return [piece.strip() for piece in re.split(r",(?![^(]*\))", text) if piece.strip()] or [text]
+    return layer_activations(count, given)
 
 
 def chain(
@@ -315,6 +287,9 @@ def from_mapping(tensors: Mapping[str, Any], options: Options) -> Network:
         InputError: as the file readers do.
     """
     converted = {str(name): as_array(value, str(name)) for name, value in tensors.items()}
+    for name, array in converted.items():  # weights may be plain integers; counters are no weights, nor quantised ones
+        if array.dtype.kind in "iu" and array.ndim and array.dtype.itemsize >= 4:
+            converted[name] = as_exact(array, name)
     name, layers, notes = selected(inventory(converted), options, converted)
     own = {k: v for layer in layers for k, v in layer.tensors.items()}
     rows = activations_for(len(layers), options.activation)
@@ -335,14 +310,13 @@ def as_array(value: Any, name: str) -> Tensor:
     Raises:
         InputError: if it is none.
     """
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-    array = np.asarray(value)
-    if array.dtype.name == "bfloat16":
-        array = array.astype(np.float32)
+    try:
+        array = np.asarray(plain(value))
+    except (TypeError, ValueError) as exc:
+        raise InputError(f"{name} is {shown(value)}, no rectangular array of numbers") from exc
     if array.dtype.kind not in "fiubO" or (array.dtype == object and not array.ndim):
-        raise InputError(f"{name} is a {type(value).__name__}, not a tensor")
+        what = f"of dtype {array.dtype}" if hasattr(value, "dtype") else f"a {type(value).__name__}"
+        raise InputError(f"{name} is {what}, not a tensor of real numbers")
     return array
 
 

@@ -37,10 +37,16 @@ def from_module(module: nn.Module, options: Options) -> Network:
         UnsupportedError: if torch.fx cannot trace it, or a step has no meaning here; it is named.
     """
     _torch()
-    from torch import fx
+    from torch import fx, nn
 
     if options.part is not None:
         module = _submodule(module, options.part)
+    if (
+        type(module).__module__.startswith("torch.nn.modules")
+        and not list(module.children())
+        and list(module.parameters())
+    ):
+        module = nn.Sequential(module)  # tracing enters what it is given, and a leaf has no steps of ours inside
     try:
         traced = fx.symbolic_trace(module)
     except Exception as exc:  # the user's forward runs here and may fail in any way

@@ -62,7 +62,12 @@ def _seen(tree: Any, names: Mapping[str, Tensor]) -> str:
         return f"one tensor {tree.shape}"
     if names:
         return shapes(names)
-    return "None" if tree is None else f"a {type(tree).__name__} without tensors"
+    kind = type(tree).__name__
+    return "None, so nothing was saved in it" if tree is None else f"{_article(kind)} {kind} without tensors"
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1].lower() in "aeiou" else "a"
 
 
 def _architecture(tree: Any, options: Options) -> tuple[Options, str | None]:

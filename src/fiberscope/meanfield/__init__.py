@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from fiberscope.meanfield.angles.flow import AngleFlow as AngleFlow
     from fiberscope.meanfield.angles.flow import angle_flow as angle_flow
     from fiberscope.meanfield.integrators import log_times as log_times
-    from fiberscope.meanfield.linear.flow import LinearFlow as LinearFlow
     from fiberscope.meanfield.linear.flow import linear_flow as linear_flow
     from fiberscope.meanfield.linear.flow import linear_flow_of as linear_flow_of
     from fiberscope.meanfield.linear.flow import moments_of as moments_of
     from fiberscope.meanfield.linear.odd import OddFlow as OddFlow
     from fiberscope.meanfield.linear.odd import odd_flow as odd_flow
+    from fiberscope.meanfield.linear.solution import LinearFlow as LinearFlow
     from fiberscope.meanfield.lowdim.flow import LowdimFlow as LowdimFlow
     from fiberscope.meanfield.lowdim.flow import lowdim_flow as lowdim_flow
-    from fiberscope.meanfield.particles.flow import ParticleFlow as ParticleFlow
     from fiberscope.meanfield.particles.flow import initial_neurons as initial_neurons
     from fiberscope.meanfield.particles.flow import particle_flow as particle_flow
+    from fiberscope.meanfield.particles.solution import ParticleFlow as ParticleFlow
     from fiberscope.meanfield.reductions import Reduced as Reduced
     from fiberscope.meanfield.reductions import reduction_of as reduction_of
     from fiberscope.meanfield.symmetry.groups import OrthogonalGroup as OrthogonalGroup
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from fiberscope.meanfield.symmetry.groups import permutations as permutations
     from fiberscope.meanfield.symmetry.groups import reflections as reflections
     from fiberscope.meanfield.symmetry.groups import signed_permutations as signed_permutations
-    from fiberscope.meanfield.symmetry.invariance import Alignment as Alignment
     from fiberscope.meanfield.symmetry.invariance import AntisymmetryCheck as AntisymmetryCheck
     from fiberscope.meanfield.symmetry.invariance import InvarianceCheck as InvarianceCheck
-    from fiberscope.meanfield.symmetry.invariance import alignment as alignment
     from fiberscope.meanfield.symmetry.invariance import check_antisymmetry as check_antisymmetry
     from fiberscope.meanfield.symmetry.invariance import check_invariance as check_invariance
     from fiberscope.meanfield.symmetry.invariance import invariance_defect as invariance_defect
+    from fiberscope.meanfield.symmetry.subspaces import Alignment as Alignment
+    from fiberscope.meanfield.symmetry.subspaces import alignment as alignment
     from fiberscope.meanfield.targets import Constant as Constant
     from fiberscope.meanfield.targets import Linear as Linear
     from fiberscope.meanfield.targets import NormH as NormH
@@ -58,7 +58,6 @@ _HOMES = {
     ),
     "integrators": ("log_times",),
     "linear.flow": (
-        "LinearFlow",
         "linear_flow",
         "linear_flow_of",
         "moments_of",
@@ -67,15 +66,16 @@ _HOMES = {
         "OddFlow",
         "odd_flow",
     ),
+    "linear.solution": ("LinearFlow",),
     "lowdim.flow": (
         "LowdimFlow",
         "lowdim_flow",
     ),
     "particles.flow": (
-        "ParticleFlow",
         "initial_neurons",
         "particle_flow",
     ),
+    "particles.solution": ("ParticleFlow",),
     "reductions": (
         "Reduced",
         "reduction_of",
@@ -89,13 +89,15 @@ _HOMES = {
         "signed_permutations",
     ),
     "symmetry.invariance": (
-        "Alignment",
         "AntisymmetryCheck",
         "InvarianceCheck",
-        "alignment",
         "check_antisymmetry",
         "check_invariance",
         "invariance_defect",
+    ),
+    "symmetry.subspaces": (
+        "Alignment",
+        "alignment",
     ),
     "targets": (
         "Constant",

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_count, as_floats, as_number, shown
 from fiberscope.errors import InputError, IntegrationError
+from fiberscope.meanfield.arguments import check_run
 from fiberscope.results import Budget, Progress
 from fiberscope.sweeps.journal import Journal, canonical
 
@@ -59,9 +61,9 @@ def checked_times(times: ArrayLike) -> FloatArray:
     array([0. , 1.5])
     """
     try:
-        found = np.atleast_1d(np.asarray(times, float))
-    except (TypeError, ValueError):
-        raise InputError(f"times {times!r}; give numbers, for instance [0, 10, 100]") from None
+        found: FloatArray = np.atleast_1d(as_floats(times, "times")) + 0.0
+    except InputError:
+        raise InputError(f"times {shown(times)}; give numbers, for instance [0, 10, 100]") from None
     if found.ndim != 1 or not found.size:
         raise InputError(f"times of shape {found.shape}; give a list of at least one time")
     if not np.isfinite(found).all() or (found < 0).any():
@@ -122,8 +124,9 @@ def integrate(
     >>> f"{path.states[1, 0]:.6f}"
     '0.367879'
     """
-    if not _FINEST <= rtol < 1:
+    if not _FINEST <= as_number(rtol, "rtol") < 1:
         raise InputError(f"rtol {rtol:g}; give a relative tolerance between {_FINEST:g} and 1")
+    check_run(path, budget, progress)
     run = _Run(rate, rtol, atol, method, max_step, jacobian, Budget.of(budget), progress, text, float(times[-1]))
     if path is None:
         return run.leg(0.0, np.array(start, float), times)
@@ -288,6 +291,7 @@ def log_times(first: float, last: float, count: int) -> Sequence[float]:
     >>> log_times(1, 100, 3)
     [0.0, 1.0, 10.0, 100.0]
     """
+    first, last, count = as_number(first, "first"), as_number(last, "last"), as_count(count, "count")
     if not 0 < first < last < math.inf or count < 2:
         raise InputError(f"times from {first:g} to {last:g}, {count} of them; give 0 < first < last and at least 2")
     found = np.geomspace(first, last, count)

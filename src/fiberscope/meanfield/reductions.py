@@ -21,7 +21,7 @@ from fiberscope.meanfield.targets import (
     Sum,
     Teacher,
 )
-from fiberscope.meanfield.targets.base import Target
+from fiberscope.meanfield.targets.base import Target, checked_target
 from fiberscope.meanfield.targets.detection import complement
 from fiberscope.results import Assumption, Result, Rigor
 
@@ -101,12 +101,15 @@ def reduction_of(target: Target) -> Reduced:
         a `Reduced`; its hypotheses on f* are checked by the form of the target; what was seen on samples only is marked
         as not checked.
 
+    Raises:
+        InputError: for anything that is no `Target`.
+
     >>> from fiberscope.meanfield.targets import NormH
     >>> found = reduction_of(NormH((30, 5)))
     >>> found.kind, found.flow, found.arguments, found.reduced_dimension
     ('angle', 'angle_flow', {'d': 30, 'dH': 5}, 1)
     """
-    d, basis, parity = target.dimension, target.subspace, target.parity
+    d, basis, parity = checked_target(target).dimension, target.subspace, target.parity
     group = target.group
     common = _symmetry(target, group)
     form = _form_rigor(target)

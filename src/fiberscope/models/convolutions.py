@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_sizes, as_switch
 from fiberscope.autodiff.families import Data, GradientFamily
 from fiberscope.autodiff.rings import Ring
 from fiberscope.autodiff.tape import Tape, Variable
@@ -32,11 +33,18 @@ def convolution(
         length: of the input signal, at least 2 kernel - 1.
         linear: no activation between the convolutions: a whole matrix of laws, <C1[i], C1[j]> - <C2[:, i], C2[:, j]>.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1, or a signal too short for both kernels.
+
     Source: arXiv 2506.06194.
 
     >>> convolution(1, 3, 2).symmetries[0].fields.count
     3
     """
+    inputs, channels, outputs, kernel, length = as_sizes(
+        inputs=inputs, channels=channels, outputs=outputs, kernel=kernel, length=length
+    )
+    linear = as_switch(linear, "linear")
     middle = length - kernel + 1
     end = middle - kernel + 1
     if end < 1:

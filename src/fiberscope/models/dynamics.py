@@ -8,6 +8,7 @@ A_ii theta_i^2 / 2 elsewhere for diagonal A. Sources: arXiv 2307.00144, arXiv 24
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import shown
 from fiberscope.autodiff.families import Data, Family
 from fiberscope.autodiff.jets import Jets
 from fiberscope.autodiff.nilpotent import Nilpotent
@@ -85,7 +87,9 @@ def flow(model: Model, dynamics: str = "gradient") -> Flow:
     >>> [law.formula for law in flow(deep_linear((2, 2, 2)), "heavy_ball").laws]
     ["e^(tau t) theta'.A theta: neurons of layer 1 rotated"]
     """
-    kind, _, rest = dynamics.partition(":")
+    if not isinstance(model, Model):
+        raise InputError(f"model: {shown(model)}; give a Model, as `fiberscope.models.chain` makes one")
+    kind, _, rest = dynamics.partition(":") if isinstance(dynamics, str) else ("", "", "")
     if dynamics == "gradient":
         laws = tuple(_gradient_law(s) for s in model.symmetries if s.fields.parity == 1)
         return Flow("gradient flow", model.family, laws, model.theta, model.bound)
@@ -112,20 +116,18 @@ def _offset(fields: AffineFields) -> FloatArray:
     return fields.at(Floats(), np.zeros(fields.size))
 
 
-# ---- heavy ball
+# ---- states of twice the size: heavy ball and mirror flow with momentum
 
 
 @dataclass(frozen=True, eq=False)
-class HeavyBall:
-    """The fields a (1, v, -tau v) + (0, 0, X) on (t, theta, v), a any number and X in a family.
+class Doubled(abc.ABC):
+    """Fields a (1, p, q) + (0, 0, r X) on (t, theta, u), a any number and X in a family; p, q, r depend on (theta, u).
 
     Args:
         family: of the X.
-        friction: tau.
     """
 
     family: Family
-    friction: Fraction
 
     @property
     def size(self) -> int:
@@ -139,14 +141,37 @@ class HeavyBall:
     def fields(self, theta: Nilpotent, data: Data, jets: Jets) -> Nilpotent:
         """The fields, (batch, 2 M + 1)."""
         m, ring = self.family.size, theta.ring
-        speed = theta.map(lambda a: a[:, m + 1 :])
-        slowed = speed.scaled(ring.constant(-self.friction))
-        force = self.family.fields(theta.map(lambda a: a[:, 1 : m + 1]), data[1:], jets)
+        place, partner = theta.map(lambda a: a[:, 1 : m + 1]), theta.map(lambda a: a[:, m + 1 :])
         amount = Nilpotent(ring, {0: data[0]})
         one = Nilpotent(ring, {0: np.pad(data[0], ((0, 0), (0, 2 * m)))})
-        moves = (speed * amount).map(lambda a: np.pad(a, ((0, 0), (1, m))))
-        kicks = (slowed * amount + force).map(lambda a: np.pad(a, ((0, 0), (m + 1, 0))))
+        move, kick = self._parts(place, partner, amount, self.family.fields(place, data[1:], jets))
+        moves = move.map(lambda a: np.pad(a, ((0, 0), (1, m))))
+        kicks = kick.map(lambda a: np.pad(a, ((0, 0), (m + 1, 0))))
         return one + moves + kicks
+
+    @abc.abstractmethod
+    def _parts(
+        self, place: Nilpotent, partner: Nilpotent, amount: Nilpotent, force: Nilpotent
+    ) -> tuple[Nilpotent, Nilpotent]:
+        """How theta and u move, (batch, M) each: `place` is theta, `partner` u, `amount` a and `force` X(theta)."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeavyBall(Doubled):
+    """The fields a (1, v, -tau v) + (0, 0, X) on (t, theta, v).
+
+    Args:
+        family: of the X.
+        friction: tau.
+    """
+
+    friction: Fraction
+
+    def _parts(
+        self, place: Nilpotent, partner: Nilpotent, amount: Nilpotent, force: Nilpotent
+    ) -> tuple[Nilpotent, Nilpotent]:
+        slowed = partner.scaled(place.ring.constant(-self.friction))
+        return partner * amount, slowed * amount + force
 
 
 def _heavy_ball(model: Model, text: str) -> Flow:
@@ -227,7 +252,7 @@ def _mirror(model: Model, mirrored: npt.NDArray[np.bool_], what: str) -> Flow:
 
 
 @dataclass(frozen=True, eq=False)
-class MirrorMomentum:
+class MirrorMomentum(Doubled):
     """The fields a (1, z - theta, 0) + (0, 0, D X(theta)) on (t, theta, z), D = z where mirrored and 1 elsewhere.
 
     Args:
@@ -235,27 +260,12 @@ class MirrorMomentum:
         mirrored: (M,) booleans.
     """
 
-    family: Family
     mirrored: npt.NDArray[np.bool_]
 
-    @property
-    def size(self) -> int:
-        """2 M + 1."""
-        return 2 * self.family.size + 1
-
-    def draw(self, ring: Ring, rng: np.random.Generator, count: int) -> Data:
-        """The numbers a, then the data of X."""
-        return (ring.random(rng, (count, 1)), *self.family.draw(ring, rng, count))
-
-    def fields(self, theta: Nilpotent, data: Data, jets: Jets) -> Nilpotent:
-        """The fields, (batch, 2 M + 1)."""
-        m, ring = self.family.size, theta.ring
-        place, ahead = theta.map(lambda a: a[:, 1 : m + 1]), theta.map(lambda a: a[:, m + 1 :])
-        amount = Nilpotent(ring, {0: data[0]})
-        one = Nilpotent(ring, {0: np.pad(data[0], ((0, 0), (0, 2 * m)))})
-        moves = ((ahead - place) * amount).map(lambda a: np.pad(a, ((0, 0), (1, m))))
-        kicks = self.family.fields(place, data[1:], jets) * _metric(ahead, self.mirrored)
-        return one + moves + kicks.map(lambda a: np.pad(a, ((0, 0), (m + 1, 0))))
+    def _parts(
+        self, place: Nilpotent, partner: Nilpotent, amount: Nilpotent, force: Nilpotent
+    ) -> tuple[Nilpotent, Nilpotent]:
+        return (partner - place) * amount, force * _metric(partner, self.mirrored)
 
 
 def _metric(theta: Nilpotent, mirrored: npt.NDArray[np.bool_]) -> Nilpotent:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as find_activation
+from fiberscope.arguments import as_choice, as_sizes, as_switch
 from fiberscope.autodiff.families import Data, GradientFamily
 from fiberscope.autodiff.rings import Ring
 from fiberscope.autodiff.tape import Tape, Variable
@@ -32,11 +33,15 @@ def glu(inputs: int, hidden: int, outputs: int, gate: str | Activation = "sigmoi
         outputs: m.
         gate: s.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1, or an unknown gate.
+
     Source: arXiv 2606.17816, theorem 4.2.
 
     >>> glu(3, 4, 2, "silu").symmetries[0].fields.count
     4
     """
+    inputs, hidden, outputs = as_sizes(inputs=inputs, hidden=hidden, outputs=outputs)
     row = find_activation(gate)
     free = row.pieces is not None and row.name != "identity"
     shapes = (("W1", (hidden, inputs)), ("V", (hidden, inputs)), ("W2", (outputs, hidden)))
@@ -67,6 +72,9 @@ def glu(inputs: int, hidden: int, outputs: int, gate: str | Activation = "sigmoi
 def swiglu(inputs: int, hidden: int, outputs: int) -> Model:
     """W_2 (silu(W_1 x) * (V x)).
 
+    Raises:
+        InputError: for a size that is no whole number >= 1.
+
     >>> swiglu(3, 4, 2).size
     32
     """
@@ -93,9 +101,15 @@ def mixture(
         gate: of the mixture.
         claim: whether the law of softmax is listed; None: where it holds.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1, or an unknown gate.
+
     >>> mixture(2, 3).symmetries[0].fields.count
     2
     """
+    inputs, experts, outputs = as_sizes(inputs=inputs, experts=experts, outputs=outputs)
+    as_choice(gate, "gate", ("softmax", "sigmoid"))
+    listed = gate == "softmax" if claim is None else as_switch(claim, "claim")
     shapes = (("U", (experts, inputs)), ("E", (experts * outputs, inputs)))
     spread = np.repeat(np.arange(experts), outputs)
 
@@ -114,6 +128,5 @@ def mixture(
     shifts = [(j, int(columns[k, j]), 1) for j in range(inputs) for k in range(experts)]
     shift = AffineFields.of(size, inputs, [], shifts)
     law = Symmetry("shift", "sum_k u_k", r"\textstyle\sum_k u_k", shift)
-    listed = gate == "softmax" if claim is None else claim
     family = GradientFamily(f"mixture of {experts} experts, {gate}", shapes, forward, draw, (1, outputs))
     return Model(family.name, family, (law,) if listed else (), "shift of softmax", polynomial=False)

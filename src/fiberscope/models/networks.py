@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as find_activation
+from fiberscope.arguments import as_sizes, as_switch
 from fiberscope.autodiff.families import Data, Family, GradientFamily, RestrictedFamily
 from fiberscope.autodiff.rings import Ring
 from fiberscope.autodiff.tape import Tape, Variable
@@ -18,6 +19,7 @@ from fiberscope.errors import InputError
 from fiberscope.models.affine import paired
 from fiberscope.models.chains import blocks_of, chain_family
 from fiberscope.models.model import Model, Symmetry, balances, offsets_of
+from fiberscope.network import whole_widths
 
 Array = npt.NDArray[Any]
 Gates = Callable[[Ring, np.random.Generator, int], Data]
@@ -49,6 +51,7 @@ def chain(
     >>> sum(s.fields.count for s in chain((2, 3, 1)).symmetries)
     3
     """
+    widths, bias = whole_widths(widths), as_switch(bias, "bias")
     rows = _rows(widths, activation)
     linear = all(row.name == "identity" for row in rows)
     piecewise = any(row.pieces is not None and row.name != "identity" for row in rows)
@@ -72,11 +75,9 @@ def chain(
     return Model(name, family, symmetries, "arXiv 2307.00144", polynomial, bound, note=note, shapes=shapes)
 
 
-def _rows(widths: Sequence[int], activation: str | Activation | Sequence[str | Activation]) -> list[Activation]:
+def _rows(widths: Sequence[int], activation: Any) -> list[Activation]:
     hidden = len(widths) - 2
-    if hidden < 0 or min(widths) < 1:
-        raise InputError(f"widths {tuple(widths)}; give at least two numbers >= 1")
-    if isinstance(activation, str | Activation):
+    if not isinstance(activation, list | tuple):
         return [find_activation(activation)] * hidden
     if len(activation) != hidden:
         raise InputError(f"{len(activation)} activations for {hidden} hidden layers; give one, or one for each")
@@ -228,6 +229,9 @@ def _mixed(row: Activation, ring: Ring, rng: np.random.Generator, shape: tuple[i
 def deep_linear(widths: Sequence[int]) -> Model:
     """W_L ... W_1 x without biases. Source: arXiv 2307.00144.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1; two or more are wanted.
+
     >>> deep_linear((2, 2, 2)).size
     8
     """
@@ -239,9 +243,13 @@ def matrix_factorisation(rows: int, rank: int, columns: int) -> Model:
 
     The fields are those of the linear network V -> U; source: arXiv 2307.00144.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1.
+
     >>> matrix_factorisation(2, 3, 2).size
     12
     """
+    rows, rank, columns = as_sizes(rows=rows, rank=rank, columns=columns)
     shapes = (("U", (rows, rank)), ("V", (columns, rank)))
     places = offsets_of(shapes)
     u, v = places["U"].T, places["V"].T
@@ -264,11 +272,15 @@ def matrix_factorisation(rows: int, rank: int, columns: int) -> Model:
 def convex_network(inputs: int, hidden: int, outputs: int) -> Model:
     """U relu(V x) with U >= 0, an input-convex network without biases; mirror U: "mirror:U".
 
+    Raises:
+        InputError: for a size that is no whole number >= 1.
+
     Source: arXiv 2405.12888.
 
     >>> convex_network(2, 3, 2).size
     12
     """
+    inputs, hidden, outputs = as_sizes(inputs=inputs, hidden=hidden, outputs=outputs)
     shapes = (("U", (outputs, hidden)), ("V", (hidden, inputs)))
     places = offsets_of(shapes)
     size = hidden * (inputs + outputs)

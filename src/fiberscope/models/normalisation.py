@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as find_activation
+from fiberscope.arguments import as_sizes
 from fiberscope.autodiff.families import Data, GradientFamily
 from fiberscope.autodiff.rings import Residues, Ring
 from fiberscope.autodiff.tape import Tape, Variable
@@ -29,11 +30,15 @@ def normalised(inputs: int, hidden: int, outputs: int, activation: str | Activat
         outputs: m.
         activation: s.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1, or an unknown activation.
+
     Source: arXiv 2012.04728 (scale symmetry).
 
     >>> normalised(3, 4, 2).symmetries[0].fields.count
     4
     """
+    inputs, hidden, outputs = as_sizes(inputs=inputs, hidden=hidden, outputs=outputs)
     row = find_activation(activation)
     shapes = (("W", (hidden, inputs)), ("U", (outputs, hidden)))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_count, as_sizes
 from fiberscope.autodiff.families import Data, GradientFamily
 from fiberscope.autodiff.jets import Jets
 from fiberscope.autodiff.nilpotent import Nilpotent
@@ -25,9 +26,13 @@ Array = npt.NDArray[Any]
 def product(size: int) -> Model:
     """phi(x) = x_1 x_2 ... x_D: the D - 1 laws x_i^2 - x_(i+1)^2. Source: arXiv 2307.00144.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1.
+
     >>> product(3).symmetries[0].fields.count
     2
     """
+    (size,) = as_sizes(size=size)
 
     def forward(tape: Tape, blocks: Sequence[Variable], data: Data) -> Variable:
         out = blocks[0].part(0, 1)
@@ -45,9 +50,13 @@ def product(size: int) -> Model:
 def exponential_network(inputs: int, hidden: int, outputs: int = 1) -> Model:
     """sum_i a_i e^(w_i.x + b_i): the law b_i - |a_i|^2 / 2 of each neuron, from the shift of b_i that scales a_i.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1.
+
     >>> exponential_network(1, 2).symmetries[0].fields.count
     2
     """
+    inputs, hidden, outputs = as_sizes(inputs=inputs, hidden=hidden, outputs=outputs)
     shapes = (("W", (hidden, inputs)), ("b", (hidden,)), ("A", (outputs, hidden)))
 
     def forward(tape: Tape, blocks: Sequence[Variable], data: Data) -> Variable:
@@ -106,11 +115,15 @@ class PolynomialField:
 def polynomial_field(size: int = 5, *, degree: int = 2, seed: int = 0) -> Model:
     """One generic polynomial vector field: D - 1 local laws, in general none of them polynomial.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1.
+
     Source: arXiv 2307.00144.
 
     >>> polynomial_field(3).bound[0]
     1
     """
+    size, degree, seed = as_count(size, "size", 1), as_count(degree, "degree"), as_count(seed, "seed")
     one = (1, "all fields are multiples of one")
     return Model(
         f"one polynomial field on R^{size}", PolynomialField(size, degree, seed), (), "arXiv 2307.00144", bound=one

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_sizes
 from fiberscope.autodiff.families import Data, GradientFamily
 from fiberscope.autodiff.rings import Ring
 from fiberscope.autodiff.tape import Tape, Variable
@@ -26,11 +27,15 @@ def residual(inputs: int, hidden: int, *, blocks: int = 1) -> Model:
         hidden: units of each block.
         blocks: number of blocks.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1.
+
     Source: arXiv 2506.06194.
 
     >>> residual(2, 4, blocks=2).size
     32
     """
+    inputs, hidden, blocks = as_sizes(inputs=inputs, hidden=hidden, blocks=blocks)
     shapes = tuple(
         (f"{name}{k}", shape) for k in range(1, blocks + 1) for name, shape in
         (("V", (hidden, inputs)), ("U", (inputs, hidden)))

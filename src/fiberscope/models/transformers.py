@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_sizes, as_switch
 from fiberscope.autodiff.families import Data, GradientFamily
 from fiberscope.autodiff.rings import Ring
 from fiberscope.autodiff.tape import Tape, Variable
@@ -45,14 +46,19 @@ def attention(
         tokens: length of the sequences.
         rotary: whether positions rotate queries and keys, by a fixed angle for each frequency.
 
+    Raises:
+        InputError: for a size that is no whole number >= 1, or an odd number of keys with rotary positions.
+
     Source: arXiv 2606.17816, theorems 4.3 and 4.4.
 
     >>> attention(3, 2, 2).size
     24
     """
+    inputs, keys, values, heads, tokens = as_sizes(inputs=inputs, keys=keys, values=values, heads=heads, tokens=tokens)
+    (m,) = as_sizes(outputs=inputs if outputs is None else outputs)
+    rotary = as_switch(rotary, "rotary")
     if rotary and keys % 2:
         raise InputError(f"{keys} keys; rotary positions turn pairs of them")
-    m = inputs if outputs is None else outputs
     shapes = tuple(
         (f"{name}{h}", shape) for h in range(1, heads + 1)
         for name, shape in (("Q", (keys, inputs)), ("K", (keys, inputs)), ("V", (values, inputs)), ("O", (m, values)))
@@ -68,9 +74,7 @@ def attention(
                 query, key = _turned(query, tokens), _turned(key, tokens)
             share = (shares(exponential(query @ key.T)) @ (x @ v.T)) @ o.T
             out = share if out is None else out + share
-        if out is None:
-            raise InputError("attention needs at least one head")
-        return out
+        return out if out is not None else x
 
     def draw(ring: Ring, rng: np.random.Generator, count: int) -> Data:
         return (ring.random(rng, (count, tokens, inputs)),)

@@ -1,24 +1,19 @@
-"""The first thing on the page about one network: how many neurons suffice, how that is known, and the next command."""
+"""The first and the last thing about a result: how many neurons suffice and how that is known; what to run next."""
 
 from __future__ import annotations
 
-import posixpath
-import re
 from collections.abc import Sequence
 
-from fiberscope.pages.data import Data, View, base_name, listing, mapping, rows
+from fiberscope.pages.data import Data, View, listing, rows
 from fiberscope.pages.figures import share_bar
 from fiberscope.pages.markup import Child, Markup, count, el, real
+from fiberscope.pages.nextsteps import following
 from fiberscope.pages.parts import chip, command_line
 from fiberscope.results import Rigor
 
-_WRITTEN = (".onnx", ".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".nnet", ".h5", ".hdf5")
-"""Endings of files into which a smaller network can be put; the others become ONNX."""
-_INTERVAL = re.compile(r"\[[^\]]*\]")
 
-
-def answer(view: View) -> Markup | None:
-    """The panel above the tiles; None where nothing was said about hidden neurons."""
+def answer(view: View, *, proposing: bool = True) -> Markup | None:
+    """The panel above the tiles, with the command that follows; None where nothing was said about hidden neurons."""
     before, after = (view.reduction.get(f"hidden_{when}") for when in ("before", "after"))
     if view.kind not in ("inspection", "reduction") or not (isinstance(before, int) and isinstance(after, int)):
         return None
@@ -32,7 +27,7 @@ def answer(view: View) -> Markup | None:
     bar = share_bar(after, before, f"{count(after)} of {count(before)} hidden neurons suffice")
     return el(
         "section", el("div", said, bar, el("p", _why(view, before - after, rigor))),
-        _next(view, before - after), class_="answer", aria_label="In short",
+        _first(view) if proposing else None, class_="answer", aria_label="In short",
     )  # fmt: skip
 
 
@@ -57,34 +52,27 @@ def _why(view: View, gone: int, rigor: str) -> list[Child]:
     return [f"Removing the other {count(gone)} {kept}: {proof}", chip(rigor), ". ", by_layer.strip()]
 
 
-def _next(view: View, gone: int) -> Markup | None:
+def _first(view: View) -> Markup | None:
     """The command that follows from the answer, to be copied."""
-    path, output = str(view.network.get("path") or ""), mapping(view.data.get("output"))
-    if not path:
+    steps = following(view.data)[:1]
+    told = [(el("p", f"Next: {step.why}", class_="small"), command_line(*step.words)) for step in steps]
+    return el("div", told, class_="next") if told else None
+
+
+def what_next(view: View) -> Markup | None:
+    """The panel at the end: the commands that follow from this result, with its files."""
+    steps = following(view.data)
+    if not steps:
         return None
-    options = _options(view)
-    words: list[str] = []
-    lead = "Next: write the smaller network, with a certificate"
-    if output.get("certificate"):
-        words = ["check", str(output["certificate"]), path, str(output.get("path") or "")]
-        lead = "Next: check the certificate, by code that shares nothing with the search"
-    elif gone and options is not None:
-        stem, ending = posixpath.splitext(base_name(path))
-        ending = ending if ending.lower() in _WRITTEN else ".onnx"
-        words = ["reduce", path, "-o", f"{stem}-small{ending}", *options]
-    elif not gone and options is not None and "--domain" not in options:
-        words = ["inspect", path, *options, "--domain", "[0,1]"]
-        lead = "Next: name the inputs that matter; on a smaller domain more may be superfluous"
-    return el("div", el("p", lead, class_="small"), command_line(*words), class_="next") if words else None
-
-
-def _options(view: View) -> list[str] | None:
-    """What the command line needs for the same network and domain; None where that cannot be written in a word."""
-    options = ["--part", str(view.network["part"])] if view.network.get("part") else []
-    box = mapping(view.data.get("domain")) or mapping(view.reduction.get("domain"))
-    origin = str(box.get("origin") or "")
-    if not box or origin == "everywhere" or view.domain == "all real inputs":
-        return options
-    if origin in ("file", "nonnegative") or _INTERVAL.fullmatch(origin):
-        return [*options, "--domain", origin]
-    return None
+    lines = [
+        el("li", el("p", step.why[:1].upper() + step.why[1:], class_="small"), command_line(*step.words))
+        for step in steps
+    ]
+    anchor = view.anchor("next")
+    return el(
+        "section",
+        el("h3", "What to run next", id=anchor),
+        el("ol", lines),
+        class_="card wide steps",
+        aria_labelledby=anchor,
+    )

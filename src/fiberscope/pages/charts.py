@@ -13,7 +13,7 @@ from typing import TypeAlias
 from fiberscope.pages.data import listing
 from fiberscope.pages.figures import ticks
 from fiberscope.pages.markup import Markup, el, pretty, real
-from fiberscope.pages.parts import table
+from fiberscope.pages.parts import named, table
 
 Number: TypeAlias = float | None
 """A value of a curve; None where there is none."""
@@ -217,7 +217,7 @@ def line_chart(
         "svg", shapes, class_="plot", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", data_scale=scale,
         aria_label=_description(title, times, drawn, levels),
     )  # fmt: skip
-    heading = el("figcaption", el("strong", title), el("span", f" {note}") if note else None)
+    heading = named(title, note)
     readout = el("p", _read(times, drawn), class_="readout")
     return el("figure", heading, legend(drawn), drawing, readout, _values(title, times, drawn, xs), class_="charted")
 

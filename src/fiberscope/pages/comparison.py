@@ -35,7 +35,8 @@ def equal_tiles(data: Data) -> Iterable[Data]:
     exact = "EXACT" if proof or against.get("exact") else "INTERVAL" if against.get("x") else None
     yield {"title": answer or "no answer", "text": words, "rigor": exact, "look": look}
     if data.get("method"):
-        yield {"title": str(data["method"]), "text": "the method that decided"}
+        tried = data["method"] == "samples"
+        yield {"title": "trying inputs" if tried else str(data["method"]), "text": "the method that decided"}
     if proof and "moves" in proof:
         cases = proof.get("cases")
         number, noun = (whole(cases), "case") if cases else (whole(proof.get("moves")), "move")
@@ -85,7 +86,7 @@ def align_tiles(data: Data) -> Iterable[Data]:
 def networks(view: View) -> Card | None:
     """The files that were compared, with buttons to copy their hashes."""
     found = rows(view.data.get("inputs"))
-    if view.kind not in ("equal", "distance", "align", "canonical", "fiber") or not found:
+    if view.kind not in ("equal", "check", "distance", "align", "canonical", "fiber") or not found:
         return None
     body = []
     for name, row in zip(("f", "g"), found, strict=False):

@@ -155,6 +155,8 @@ _TELLING = {
     "condensation": {"snapshots", "tolerances", "checkpoints"},
     "watch": {"records", "measurements", "torn"},
     "lint-init": {"findings", "trapped", "effective_widths"},
+    "check": {"answer", "certificate", "bound"},
+    "cite": {"bibtex", "statements"},
 }
 """Kinds of results with parts of their own on the page, and keys by which one without a schema is known."""
 
@@ -171,6 +173,8 @@ def _other_name(data: Data, kind: str) -> str:
     files = [base_name(row.get("path")) or "network in memory" for row in rows(data.get("inputs"))]
     if kind == "fingerprint":
         return f"{len(rows(data.get('results'))):,} networks"
+    if kind == "cite":
+        return "Theorems"
     if kind == "sims" and not files:
         return f"{'-'.join(map(str, listing(data.get('widths'))))} {data.get('activation')}"
     plain = data.get("name") or data.get("model") or data.get("schema") or (kind if kind != "other" else "")

@@ -8,7 +8,7 @@ from fiberscope.pages.data import Data, View, listing, mapping, rows, whole
 from fiberscope.pages.figures import histogram, share_bar
 from fiberscope.pages.manifolds import lattice_drawing
 from fiberscope.pages.markup import Child, count, el, pretty, real
-from fiberscope.pages.parts import Card, card, chip, mark, pairs, table, widths_text
+from fiberscope.pages.parts import Card, card, chip, mark, named, pairs, table, widths_text
 
 _ABOUT_LATTICE = (
     "All kinds of manifolds of this architecture, up to relabelling neurons; dashed dots: output zero. "
@@ -103,7 +103,7 @@ def balance(view: View, drawn: int = 6) -> Card | None:
             else f"{count(total)} neurons"
         )
         plot = histogram(values, float(median) if isinstance(median, int | float) else None, label)
-        body.append(el("figure", el("figcaption", el("strong", name), f" · {part}"), plot))
+        body.append(el("figure", named(name, f"· {part}"), plot))
     plots_box = el("div", body, class_="plots") if body else None
     cells = [
         [view.layer_name(whole(r.get("layer"))), real(r.get("min")), real(r.get("median")), real(r.get("max"))]

@@ -81,7 +81,11 @@ def _parts(roles: Data) -> list[tuple[str, Child]]:
     if not roles:
         return []
     labels, power = roles.get("labelings"), roles.get("labelings_log10")
-    about = f"about 10^{power:.1f}" if isinstance(power, int | float) else None
+    about = (
+        f"about {10 ** (power % 1):.1f}e{math.floor(power)}"
+        if isinstance(power, int | float) and math.isfinite(power)
+        else None
+    )
     flips = roles.get("orientations")
     return [
         ("labelings of neurons", real(labels) if labels is not None else pretty(about or "–")),

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from fiberscope.pages.charts import Number
 from fiberscope.pages.markup import Child, Markup, count, el, real
-from fiberscope.pages.parts import table
+from fiberscope.pages.parts import named, table
 
 LEVELS = 10
 """Colours beyond the one of zero, per sign: dark on light pages and light on dark ones."""
@@ -93,7 +93,7 @@ def heat_table(
         lines.append(el("tr", el("th", name, scope="row"), cells, extra))
     inner = el("table", el("caption", title, class_="hidden"), el("thead", el("tr", head)), el("tbody", lines))
     box = el("div", inner, class_="scroll", tabindex=0, role="region", aria_label=title)
-    return el("figure", el("figcaption", el("strong", title)), box, class_="heat")
+    return el("figure", named(title), box, class_="heat")
 
 
 def _first(columns: Sequence[float], value: Number) -> int | None:
@@ -162,8 +162,8 @@ def matrix_map(title: str, found: Cosines, *, within: str, note: str = "") -> Ma
     listed = ", ".join(map(str, sizes[:8])) + (", …" if len(sizes) > 8 else "")
     words = f"{title}: cosines between {n} neurons, {len(sizes)} classes {within} of {listed} neurons"
     drawing = el("svg", shapes, class_="matrix", viewBox=f"0 0 {_SIZE} {height}", role="img", aria_label=words)
-    less = f" · {n} of {count(len(found.neurons))} neurons drawn" if n < len(found.neurons) else ""
-    heading = el("figcaption", el("strong", title), f" {note}{less}" if note or less else None)
+    less = f"· {n} of {count(len(found.neurons))} neurons drawn" if n < len(found.neurons) else ""
+    heading = named(title, " ".join(filter(None, [note, less])))
     return el("figure", heading, drawing, _members(title, shown, within), class_="heat drawn")
 
 

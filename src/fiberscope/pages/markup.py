@@ -92,8 +92,10 @@ def real(value: object, digits: int = 4) -> str:
     if value is None:
         return "\u2013"
     if isinstance(value, dict) and "exact" in value:
-        exact = str(value["exact"])
-        return exact.replace("-", "\u2212") if len(exact) <= 12 else real(value.get("float"), digits)
+        exact = value["exact"]  # None where it is too long to be listed
+        if isinstance(exact, str) and len(exact) <= 12:
+            return exact.replace("-", "\u2212")
+        return real(value.get("float"), digits)
     if isinstance(value, int) and not isinstance(value, bool):
         return count(value)
     if isinstance(value, float):
@@ -115,17 +117,21 @@ def outward(value: object, *, up: bool, digits: int = 4) -> str:
 
 _RAISED = str.maketrans("0123456789-\u2212", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207b")
 
+_POWER = re.compile(r"(?<![\w.:])(\d+\.?\d*)e([-\u2212+]?)0*(\d{1,4})\b")  # not in the middle of a hash
+_INTERVAL = re.compile(r"\[([^\s\[\]]{1,24}), ([^\s\[\]]{1,24})\]")  # stays on one line
+
 
 def pretty(text: object) -> str:
     """Formulas of plain text as they are written: powers of ten, exponents, the index i, <= and minus.
 
     >>> pretty("1.2e-06 <= b_i^2 - x")
     '1.2\u00d710\u207b\u2076 \u2264 b\u1d62\u00b2 \u2212 x'
+    >>> pretty("fs1s:35e65736")
+    'fs1s:35e65736'
     """
-    out = re.sub(
-        r"(?<=\d)e([-\u2212+]?)0*(\d+)\b", lambda m: "\u00d710" + (m[1].strip("+") + m[2]).translate(_RAISED), str(text)
-    )
+    out = _POWER.sub(lambda m: f"{m[1]}\u00d710" + (m[2].strip("+") + m[3]).translate(_RAISED), str(text))
     out = re.sub(r"(?<=\b[a-z])_i(?=\b|_)", "\u1d62", out)
     out = re.sub(r"(?<=[\[(,\s])-(?=\d|inf)", "\u2212", out)
-    out = re.sub(r"(?<=[\w\])|])\^(\d+)", lambda m: m[1].translate(_RAISED), out)
+    out = re.sub(r"(?<=[\w\])|])\^(\d+)(?!\.?\d)", lambda m: m[1].translate(_RAISED), out)
+    out = _INTERVAL.sub("[\\1,\u00a0\\2]", out)
     return out.replace("<=", "\u2264").replace(">=", "\u2265").replace(" - ", " \u2212 ")

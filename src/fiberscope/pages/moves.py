@@ -27,6 +27,7 @@ MOVES = {
     "flatten": "layers without a bend multiplied out",
     "hollow": "layers may be emptied from here on",
     "centre": "logits taken relative to the first",
+    "stretch": "logits multiplied by a positive number, which argmax does not see",
     "fold": "a layer's linear neurons folded",
     "replace": "rows replaced by near ones",
     "round": "weights rounded to the file's dtype",

@@ -26,6 +26,7 @@ from fiberscope.pages import (
     meanfieldparts,
     orbits,
     phases,
+    proofs,
     recovery,
     sections,
     simparts,
@@ -90,7 +91,7 @@ def main_part(found: Sequence[Data]) -> str:
 
 
 def _main(views: Sequence[View], chapters: Sequence[tour.Chapter] = ()) -> Markup:
-    results = [_result(v, len(views)) for v in views]
+    results = [_result(v, len(views), proposing=not chapters) for v in views]
     if chapters:
         return el("main", tour.contents(chapters), tour.told(chapters, results), id="results")
     return el("main", _index(views) if len(views) > 1 else None, results, id="results")
@@ -180,14 +181,16 @@ def _index(views: Sequence[View]) -> Markup:
 # ---- one result
 
 
-def _result(view: View, total: int) -> Markup:
+def _result(view: View, total: int, *, proposing: bool) -> Markup:
+    """Everything about one result, and what to run next if `proposing`."""
     cards = [_other(view)] if view.kind == "other" else []
     for band in _LAYOUT:
         cards += _rows([c for part in band if (c := part(view))])
     back = el("p", el("a", "Back to the index", href="#results"), class_="back") if total > 1 else None
+    first, last = answers.answer(view, proposing=proposing), answers.what_next(view) if proposing else None
     return el(
-        "article", _identity(view), answers.answer(view), sections.tiles(answers.other_tiles(view)),
-        el("div", cards, class_="cards"), _raw(view, _RAW // total), back,
+        "article", _identity(view), first, sections.tiles(answers.other_tiles(view)),
+        el("div", cards, last, class_="cards"), _raw(view, _RAW // total), back,
         id=f"result-{view.position}", aria_labelledby=view.anchor("name"),
     )  # fmt: skip
 
@@ -219,6 +222,8 @@ _TILES = {
     "condensation": condensing.condensation_tiles,
     "watch": traces.trace_tiles,
     "lint-init": starts.start_tiles,
+    "check": proofs.check_tiles,
+    "cite": proofs.cite_tiles,
 }
 
 
@@ -235,6 +240,7 @@ def _view(data: Data, position: int) -> View:
 
 
 _LAYOUT = (
+    (proofs.checked, proofs.statements, proofs.bibtex),
     (comparison.certificate, comparison.enclosure, comparison.alignment, forms.form, comparison.networks,
      comparison.why, comparison.witness, forms.uniqueness, comparison.counterexample, forms.names,
      fiberparts.slice_drawing, fiberparts.dimension, fiberparts.neurons, fiberparts.equations,

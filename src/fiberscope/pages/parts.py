@@ -77,6 +77,15 @@ def figure(drawing: Markup, label: str) -> Markup:
     return el("div", drawing, class_="scroll drawing", tabindex=0, role="region", aria_label=label)
 
 
+def named(title: Child, note: Child = None) -> Markup:
+    """The caption of a drawing or a grid: its name, and a remark beside it.
+
+    >>> named("Energy", "log scale")
+    '<figcaption><strong>Energy</strong> <span>log scale</span></figcaption>'
+    """
+    return el("figcaption", el("strong", title), [" ", el("span", note)] if note else None)
+
+
 def change(before: int, after: int) -> str:
     """A number before and after: 14 → 8, or 14 where nothing changed."""
     return count(before) if before == after else f"{count(before)} → {count(after)}"
@@ -121,11 +130,12 @@ def code(text: str, anchor: str) -> Markup:
 def command_line(*words: str) -> Markup:
     """A command of this package as it is typed, with a button that copies it.
 
-    >>> "reduce 'my net.onnx'" in command_line("reduce", "my net.onnx")
-    True
+    >>> command_line("inspect", "net.onnx")[:71]
+    '<p class="typed"><code>fiberscope <span>inspect</span> <span>net.onnx</'
     """
     line = shlex.join(["fiberscope", *words])
+    typed = [[" ", el("span", shlex.quote(word))] for word in words]  # a word stays on one line where there is room
     button = el(
         "button", "copy", type="button", class_="copy", data_copy=line, aria_label="Copy the command", hidden=True
     )
-    return el("p", el("code", line), button, class_="typed")
+    return el("p", el("code", "fiberscope", typed), button, class_="typed")

@@ -22,7 +22,7 @@ from fiberscope.pages.charts import (
     thinned,
 )
 from fiberscope.pages.markup import Child, Markup, el, real
-from fiberscope.pages.parts import table
+from fiberscope.pages.parts import named, table
 
 _POINTS = 40  # more places than that are a curve without points
 _TICKED = 9  # up to so many places, each has a tick of its own
@@ -78,7 +78,7 @@ def plot(
         data_scale=f"{'log' if side.log else 'linear'} {side.low!r} {side.high!r} {LEFT} {WIDTH - RIGHT}",
         aria_label=_description(title, across, known, drawn, levels),
     )  # fmt: skip
-    heading = el("figcaption", el("strong", title), el("span", " ", note) if note else None)
+    heading = named(title, note)
     told = list(texts) if len(texts) == len(places) else [real(p, 6) for p in places]
     last = " · ".join([f"{across} = {told[-1]}", *(f"{c.name}: {real(c.values[-1], 6)}" for c in drawn)])
     body = _values(title, across, told, drawn, xs)

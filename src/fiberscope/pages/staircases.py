@@ -27,8 +27,10 @@ def diagonal_tiles(data: Data) -> Iterable[Data]:
     if "norm" in data and value(data["norm"]) is not None:
         yield {"title": real(data["norm"]), "text": "weighted l1 norm of the limit", "rigor": data.get("rigor")}
     if stages:
-        sizes = [len(listing(s.get("support"))) for s in stages]
-        yield {"title": count(len(stages)), "text": f"stages; {count(sizes[-1])} coordinates are not 0 at the end"
+        fitting = _fitting(data, stages)
+        size = len(listing(fitting[-1].get("support")))
+        more = f"; {count(len(stages) - len(fitting))} more fit rounding" if len(fitting) < len(stages) else ""
+        yield {"title": count(len(fitting)), "text": f"stages; {count(size)} coordinates are not 0 at the end{more}"
                + ("" if stages[-1].get("unique") is not False else " of one of several minimisers")}  # fmt: skip
     if isinstance(other.get("agrees"), bool):
         agrees = other["agrees"]
@@ -62,17 +64,23 @@ def staircase(view: View) -> Card | None:
     stages = [s for s in rows(data.get("stages")) if value(s.get("time")) is not None]
     if not stages:
         return None
-    times: list[Number] = [0.0, *(value(s["time"]) for s in stages)]
-    losses = [value(data.get("start_loss")), *(value(s.get("loss")) for s in stages)]
+    drawn = _fitting(data, stages)
+    times: list[Number] = [0.0, *(value(s["time"]) for s in drawn)]
+    losses = [value(data.get("start_loss")), *(value(s.get("loss")) for s in drawn)]
+    if len(drawn) < len(stages):  # the last loss goes on for a while, as it does in the flow
+        times, losses = [*times, 1.25 * (times[-1] or 0.0)], [*losses, losses[-1]]
     across = _time(data)
     charts = [plot("Loss of the limit", times, [Curve("loss", losses)], across=across, name="loss", steps=("l0",),
-                   ends=False), _coordinates(stages, times, across)]  # fmt: skip
+                   ends=False), _coordinates(drawn, times, across)]  # fmt: skip
     body = [["0", "0", "–", "–", "none", real(data.get("start_loss"))]] if "start_loss" in data else []
     body += [
         [count(k), real(s["time"]), real(s.get("duration")), _grown(s),
          _names(s.get("support")) + (_SEVERAL if s.get("unique") is False else ""), real(s.get("loss"))]
         for k, s in enumerate(stages, start=1)
     ]  # fmt: skip
+    if len(drawn) < len(stages):
+        for row in body[-(len(stages) - len(drawn)) :]:
+            row[0] += " ~"
     heads = ["stage", "time", "wait", "grows", "not 0 afterwards", "loss afterwards"]
     several = any(s.get("unique") is False for s in stages)
     made = table("Stages", heads, body, numeric=(0, 1, 2, 5))
@@ -83,7 +91,18 @@ def staircase(view: View) -> Card | None:
         " In some stage only X k and the loss are determined: k and what is not 0 are there those of one of several "
         "minimisers, and the flow may go to another." if several else ""
     )  # fmt: skip
-    return card("The staircase", side_by_side(*charts), made, lead=lead, wide=True, anchor=view.anchor("stages"))
+    said = (
+        f"~ After stage {count(len(drawn))} only rounding of the data is left: these stages fit it, flows end before "
+        "them, and the charts leave them out."
+    )
+    note = el("p", said, class_="small") if len(drawn) < len(stages) else None
+    return card("The staircase", side_by_side(*charts), made, note, lead=lead, wide=True, anchor=view.anchor("stages"))
+
+
+def _fitting(data: Data, stages: Sequence[Data]) -> Sequence[Data]:
+    """The stages that fit the data, without those at the end that only fit its rounding."""
+    last = data.get("fitted_after")
+    return stages[:last] if isinstance(last, int) and 0 < last < len(stages) else stages
 
 
 def _time(data: Data) -> str:
@@ -93,6 +112,7 @@ def _time(data: Data) -> str:
 def _coordinates(stages: Sequence[Data], times: Sequence[Number], across: str) -> Markup | None:
     """The largest coordinates by stage."""
     ks = [[value(v) for v in listing(s.get("k"))] for s in stages]
+    ks += ks[-1:] * (len(times) - 1 - len(ks))
     if not ks[0] or any(len(k) != len(ks[0]) for k in ks):
         return None
     sizes = [max(abs(k[i] or 0.0) for k in ks) for i in range(len(ks[0]))]

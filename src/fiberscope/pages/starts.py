@@ -52,7 +52,8 @@ def findings(view: View) -> Card | None:
         code = str(row.get("code", ""))
         body.append([
             el("strong", code) if row.get("trapped") else code, str(row.get("population") or "–"),
-            pretty(row.get("message") or ""), [place, el("br") if place and size else None, size],
+            el("span", pretty(row.get("message") or ""), class_="prose"),
+            [place, el("br") if place and size else None, size],
             [held, el("br"), why] if keeps else held, pretty(freed),
         ])  # fmt: skip
     if not body:

@@ -37,7 +37,8 @@ def contents(chapters: Sequence[Chapter]) -> Markup:
         el("li", el("a", chapter.title, href=f"#{_anchor(chapter)}"), el("span", _arrows(chapter.found[0])))
         for chapter in chapters
     ]
-    return el("nav", el("h2", "Contents"), el("ol", listed), class_="card contents", aria_label="Chapters")
+    where = el("p", "The commands are those that one types in the folder of the demo.", class_="small")
+    return el("nav", el("h2", "Contents"), el("ol", listed), where, class_="card contents", aria_label="Chapters")
 
 
 def told(chapters: Sequence[Chapter], results: Sequence[Markup]) -> list[Markup]:

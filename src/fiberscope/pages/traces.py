@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from fiberscope.pages.charts import Curve, Level, Number
-from fiberscope.pages.data import Data, View, listing, mapping, rows
+from fiberscope.pages.data import Data, View, base_name, listing, mapping, rows
 from fiberscope.pages.markup import Child, Markup, count, el, pretty, real
 from fiberscope.pages.meanfield import number, shown
 from fiberscope.pages.parts import Card, bullets, card, pairs, table
@@ -69,8 +70,8 @@ def trace_tiles(data: Data) -> Iterable[Data]:
 
 
 def name_of(data: Data) -> str | None:
-    """The file of the run."""
-    return str(data["path"]) if data.get("path") else None
+    """The file of the run; its path is in the card of the run."""
+    return base_name(data.get("path")) or None
 
 
 def warned(view: View) -> Card | None:
@@ -211,7 +212,7 @@ def drift(view: View) -> Card | None:
     ratio = _over(data, "Measured over predicted", [_curve(data, "laws/ratio", "ratio", "l0")],
                   levels=[Level("1", 1.0, quiet=True)])  # fmt: skip
     found = rows(_newest(data, "laws"))
-    facts = [(key.replace("_", " "), real(v, 4)) for key, v in rule.items() if isinstance(v, int | float | str) and v]
+    facts = _constants(rule)
     keys = {"drift": "drift", "predicted": "predicted", "ratio": "ratio", "error": "error of the prediction"}
     if not rule:
         keys = {"drift": "drift"}
@@ -220,7 +221,7 @@ def drift(view: View) -> Card | None:
         table("Laws", ["law", *keys.values()], body, numeric=range(1, len(keys) + 1), tools=len(body) > 5)
         if body
         else None,
-        [el("h4", "Optimiser"), pairs(facts)] if facts else None,
+        [el("h4", "Optimiser at the start"), pairs(facts)] if facts else None,
     ]
     lead = (
         "Gradient flow conserves these. The drift is relative to the size of each neuron's weights at the start (or to "
@@ -230,6 +231,35 @@ def drift(view: View) -> Card | None:
     )  # fmt: skip
     last = el("div", rest) if any(rest) else None
     return shown("Conservation laws", chart, ratio, lead=lead, anchor=view.anchor("drift"), last=last)
+
+
+_NAMES = {
+    "name": "rule", "lr": "learning rate", "momentum": "momentum", "dampening": "dampening", "beta1": "beta1",
+    "beta2": "beta2", "eps": "eps", "eps_root": "eps inside the root", "centred": "centred", "lookahead": "as NAdam",
+    "weight_decay": "weight decay", "clip": "clipped at norm", "note": "note",
+}  # fmt: skip
+_OF_RULE = {
+    "momentum": {"momentum", "dampening"}, "nesterov": {"momentum", "dampening"}, "sign": {"momentum"},
+    "muon": {"momentum"}, "adam": {"beta1", "beta2", "eps", "eps_root", "lookahead"},
+    "adamw": {"beta1", "beta2", "eps", "eps_root", "lookahead"},
+    "rmsprop": {"momentum", "beta2", "eps", "eps_root", "centred"}, "adagrad": {"eps", "eps_root"},
+}  # fmt: skip
+"""Constants of an optimiser's rule beside those that all have."""
+_OF_ALL = frozenset({"name", "lr", "weight_decay", "clip", "note"})
+
+
+def _constants(rule: Data) -> list[tuple[str, Child]]:
+    """The rule with the constants that it has; those of other rules are in the data too, at their defaults."""
+    own = _OF_ALL | _OF_RULE.get(str(rule.get("name")), set())
+    facts: list[tuple[str, Child]] = []
+    for key in (key for key in _NAMES if key in own and rule.get(key)):
+        value = rule[key]
+        facts.append((_NAMES[key], "yes" if value is True else real(value, 4)))
+    if rule.get("weight_decay"):
+        facts.append(
+            ("the decay", "is added to the gradient" if rule.get("coupled") else "shrinks the weights by itself")
+        )
+    return facts
 
 
 def layers(view: View) -> Card | None:
@@ -261,7 +291,7 @@ def run(view: View) -> Card | None:
         return None
     data = view.data
     records = rows(data.get("records"))
-    facts: list[tuple[str, Child]] = []
+    facts: list[tuple[str, Child]] = [("file", str(data["path"]))] if data.get("path") else []
     for key, name in (("measurements", "measurements"), ("every", "steps between them")):
         if isinstance(data.get(key), int) and data[key]:
             facts.append((name, count(data[key])))
@@ -271,5 +301,5 @@ def run(view: View) -> Card | None:
         facts.append(("spent on watching", f"{real(100 * share, 2)} % of the time"))
     for key, name in (("created", "begun"), ("version", "written by fiberscope")):
         if isinstance(data.get(key), str) and data[key]:
-            facts.append((name, str(data[key])))
+            facts.append((name, re.sub(r"T(\d\d:\d\d):\d\d(\.\d+)?\+00:00$", r" \1 UTC", str(data[key]))))
     return card("The run", pairs(facts), anchor=view.anchor("run")) if facts else None

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,10 +16,11 @@ import numpy.typing as npt
 
 from fiberscope import programs, rationals
 from fiberscope._version import __version__
+from fiberscope.arguments import as_float_dtype, shown
 from fiberscope.certificates import Certificate, check
 from fiberscope.domains import Box
 from fiberscope.errors import FiberscopeError, InputError, ScopeError
-from fiberscope.network import Layer, Network
+from fiberscope.network import Layer, Network, require_network
 from fiberscope.reduction.approximate import merge_near, round_weights
 from fiberscope.reduction.search import Fits, anything, reduce_to_fixpoint, sweep
 from fiberscope.reduction.state import State
@@ -107,7 +109,7 @@ class Reduction(Result):
     rounding: Rounding
     certificate: Certificate
     tolerance: float = 0.0
-    theorems: tuple[str, ...] = ("lossless-moves", "interval-enclosure")
+    theorems: tuple[str, ...] = ("lossless-moves",)
     limits: tuple[str, ...] = ()
     wall_s: float = 0.0
 
@@ -154,7 +156,9 @@ class Reduction(Result):
         if not self.removed:
             late = any("time" in text for text in self.limits)
             lines.append("  nothing removed" + ("" if late else ": no neuron is redundant by any rule tried"))
-        merges = f" (near merges included, tolerance {self.tolerance:g})" if self.tolerance else ""
+        merged = any(row.kind == "near_duplicate" for row in self.removed)
+        near = "near merges included, tolerance" if merged else "no near copies within the tolerance"
+        merges = f" ({near} {self.tolerance:g})" if self.tolerance else ""
         lines.append(f"  weights {self.rounding}{merges}")
         lines.extend(f"  note: {text}" for text in self.limits)
         return "\n".join(lines)
@@ -191,7 +195,8 @@ def reduce(
         A `Reduction`, whose certificate has been accepted by the independent checker.
 
     Raises:
-        InputError: if a new weight exceeds the dtype, or a tolerance is given without a bounded domain.
+        InputError: if net is no `Network`, an argument is out of range, or a new weight exceeds the dtype.
+        ScopeError: if a tolerance is given without a bounded domain.
 
     Complexity: O(rounds * parameters) for generic weights and an enclosure of the network per round.
     Source: rules after arXiv 2605.18319 (section on dead, split and always-active neurons) and folklore.
@@ -202,10 +207,11 @@ def reduce(
     ((1, 1, 1), [[3.0]])
     """
     begin = time.perf_counter()
+    require_network(net)
     box = net.domain(domain)
     clock = Budget.of(budget).start()
     target = _target(net, dtype, exact_only)
-    _check_tolerance(tolerance, box, exact_only)
+    tolerance = _tolerance(tolerance, box, exact_only)
     state, limits = _searched(net, box, clock, _fitting(target) if exact_only else anything, progress)
     if tolerance:
         limits += merge_near(state, box, tolerance, clock, progress)
@@ -222,27 +228,18 @@ def reduce(
     verdict = check(certificate, net, written)
     if verdict.answer is not Answer.YES:
         raise FiberscopeError(f"the checker refused the reduction ({verdict.reason}); this is a bug, please report it")
-    approximate = bound is not None
     kind = "rounded" if not written.same_as(exact) else "exact" if bound is None else "merged"
     return Reduction(
         original=net, exact=exact, network=written, domain=box, removed=_removed(state), layers=_layers(net, state),
-        neuron_map=_neuron_map(net, state), certificate=certificate, tolerance=tolerance,
+        neuron_map=_neuron_map(state), certificate=certificate, tolerance=tolerance,
         rounding=Rounding(kind, target.name, *(bound or (0.0, 0.0))),
-        theorems=("lossless-moves", "interval-enclosure") + (("lipschitz-difference",) if approximate else ()),
+        theorems=verdict.theorems,
         limits=tuple(limits) + _source_limits(net), wall_s=time.perf_counter() - begin,
     )  # fmt: skip
 
 
-_DTYPES = ("float16", "float32", "float64")
-
-
 def _target(net: Network, dtype: npt.DTypeLike | None, exact_only: bool) -> np.dtype[Any]:
-    try:
-        target = np.dtype(dtype) if dtype is not None else net.dtype
-    except TypeError as exc:
-        raise InputError(f"dtype {dtype!r} is unknown; choose one of {', '.join(_DTYPES)}") from exc
-    if target.name not in _DTYPES:
-        raise InputError(f"dtype {target.name} is none of {', '.join(_DTYPES)}")
+    target = as_float_dtype(net.dtype if dtype is None else dtype)
     misfit = next((row.name for row in net.layers if not row.folded and not _fitting(target)(row)), None)
     if exact_only and misfit is not None:
         raise InputError(f"{misfit} has weights that are no {target.name} as they are; choose a wider --dtype")
@@ -256,13 +253,20 @@ def _rounded_or_refused(state: State, box: Box, target: np.dtype[Any]) -> tuple[
         raise InputError(f"the weights as they are cannot be written: {exc}") from exc
 
 
-def _check_tolerance(tolerance: float, box: Box, exact_only: bool) -> None:
+def _tolerance(given: object, box: Box, exact_only: bool) -> float:
+    try:
+        tolerance = math.nan if isinstance(given, bool) or not isinstance(given, Real) else float(given)
+    except OverflowError:
+        tolerance = math.inf
     if not 0 <= tolerance < math.inf:
-        raise InputError(f"tolerance {tolerance} is no number >= 0; give the largest allowed change of an output")
+        raise InputError(
+            f"tolerance {shown(given)} is no number >= 0; give the largest allowed change of an output, 0 for none"
+        )
     if tolerance and not box.bounded:
         raise ScopeError("a tolerance needs a bounded domain; add --domain '[lo,hi]' or a box file")
     if tolerance and exact_only:
         raise InputError("--exact and --tolerance contradict each other; give one of them")
+    return tolerance
 
 
 def _searched(
@@ -332,7 +336,7 @@ def _layers(net: Network, state: State) -> tuple[LayerChange, ...]:
     return tuple(out)
 
 
-def _neuron_map(net: Network, state: State) -> tuple[tuple[dict[str, Any], ...], ...]:
+def _neuron_map(state: State) -> tuple[tuple[dict[str, Any], ...], ...]:
     out = []
     for layer, neurons in enumerate(state.neurons):
         rows: list[dict[str, Any]] = []

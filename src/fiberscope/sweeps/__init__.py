@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from fiberscope.arguments import as_count, shown
 from fiberscope.errors import InputError
 from fiberscope.results import Budget, Progress, Result
 from fiberscope.sweeps.journal import SCHEMA, Journal, Record, task_of
@@ -92,7 +93,8 @@ def sweep(
 
     Raises:
         InputError: for a file of another task, one in use by another run, or one that cannot be written; cells
-            without a usable key; a function that workers cannot import; workers together with client.
+            without a usable key; a function that cannot be called, or that workers cannot import; workers together
+            with client.
         MissingDependencyError: if client is an address and distributed is not installed.
 
     Complexity: O(1) for each cell beyond the function; reading a file back is linear in its size.
@@ -105,10 +107,14 @@ def sweep(
     clock = limit.start()
     if workers is not None and client is not None:
         raise InputError("both workers and a client were given; give one of them")
-    if workers is not None and workers < 1:
-        raise InputError(f"{workers} workers; give a number >= 1, or None to compute in this process")
-    if isinstance(cells, str | Mapping):
+    if not callable(function):
+        raise InputError(f"function {shown(function)} cannot be called; give a function of one payload")
+    if workers is not None:
+        workers = as_count(workers, "workers (None computes in this process)", 1)
+    if isinstance(cells, str | Mapping) or not isinstance(cells, Iterable):
         raise InputError(f"the cells are one {type(cells).__name__}; give a list of cells")
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise InputError(f"path {shown(path)} is no name of a file; give a str or pathlib.Path, or None")
     name = "" if path is None else task_of(function, task)
     with Journal.open(path, name, retry) as journal:
         run = Run(function, journal, clock, limit.cells, reporter(progress, cells))

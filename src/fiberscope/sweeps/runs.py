@@ -10,6 +10,7 @@ from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from fiberscope.arguments import shown
 from fiberscope.errors import InputError
 from fiberscope.results import Progress, Stopwatch
 from fiberscope.sweeps.journal import Journal, canonical
@@ -37,7 +38,9 @@ def _cell(cell: str | Mapping[str, Any] | Cell) -> Cell:
             raise InputError(f"a cell is not JSON data ({exc}); give Cell(key, payload)") from exc
     if isinstance(cell, Cell) and isinstance(cell.key, str):
         return cell
-    raise InputError(f"a cell is a {type(cell).__name__}; give a string, a mapping or Cell(key, payload)")
+    raise InputError(
+        f"a cell is {shown(cell)}, of type {type(cell).__name__}; give a string, a mapping or Cell(key, payload)"
+    )
 
 
 class Run:

@@ -111,6 +111,8 @@ class Cluster(Pool):
                 client = distributed.Client(client)
             except (OSError, ValueError) as exc:
                 raise InputError(f"no Dask scheduler answers at {client}: {exc}") from exc
+        if not callable(getattr(client, "submit", None)):
+            raise InputError(f"client is of type {type(client).__name__}; give a distributed.Client or its address")
         self._client = client
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:

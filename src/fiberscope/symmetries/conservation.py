@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.symmetries.dimensions import neuron_types
 from fiberscope.symmetries.lawdata import Law, Laws, offsets
 from fiberscope.symmetries.lawless import symmetries_without_law
@@ -59,6 +59,7 @@ def laws(net: Network, data: npt.ArrayLike | None = None) -> Laws:
     >>> [(law.name, law.size, law.kind) for law in laws(net, [[1.0, 1.0]]).entries]
     [('balance', 2, 'global'), ('block', 1, 'local')]
     """
+    require_network(net)
     net.require_own_parameters("a conservation law under gradient flow")
     notes: tuple[str, ...] = ()
     points = None if data is None else as_points(net, data)
@@ -144,7 +145,8 @@ def _balances(net: Network, view: _View) -> Iterable[Law]:
                     f"neurons {_listed(central)} of layer {k + 1} keep their balance while they run through the origin"
                 )
                 radius = _alike_radius(view, k, np.sort(central))
-                yield _law(net, "balance", k, np.sort(central), text, view.where, kind="local", radius=radius, d="")
+                options = {"radius": radius, "theorem": "block-balance", "d": ""}
+                yield _law(net, "balance", k, np.sort(central), text, view.where, kind="local", **options)
 
 
 def _alike(net: Network, view: _View, k: int) -> list[list[int]]:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
-from fiberscope.network import Layer, Network
-from fiberscope.results import Assumption
+from fiberscope.network import Layer, Network, require_network
+from fiberscope.results import Assumption, Result, Rigor
 from fiberscope.symmetries.scalings import scaling_rank
 
 ExactArray = npt.NDArray[Any]
@@ -47,7 +47,7 @@ def neuron_types(weight: ExactArray, bias: ExactArray) -> NeuronTypes:
 
 
 @dataclass(frozen=True)
-class FiberDimension:
+class FiberDimension(Result):
     """Dimension of the set of parameters of the same function, near theta.
 
     Args:
@@ -55,7 +55,7 @@ class FiberDimension:
         exact: the value where a theorem gives it (GENERIC: for generic parameters of these signs), else None.
         formula: how the value arises.
         hypotheses: each with what code found.
-        theorem: key of the theorem, "" if none applies.
+        theorem: key of the theorem that is about such networks, "" if there is none; it applies if `exact` is given.
     """
 
     lower_bound: int
@@ -64,6 +64,26 @@ class FiberDimension:
     hypotheses: tuple[Assumption, ...]
     theorem: str = ""
 
+    @property
+    def theorems(self) -> tuple[str, ...]:
+        """What the numbers rest on; the theorem only where its hypotheses hold."""
+        scalings = ("permutation-scaling",) if self.lower_bound else ()
+        return scalings + ((self.theorem,) if self.theorem and self.exact is not None else ())
+
+    @property
+    def rigor(self) -> Rigor:
+        """Of the value: one theorem is about generic parameters."""
+        return Rigor.GENERIC if self.theorem == "relu-fiber-dimension" else Rigor.EXACT
+
+    def __str__(self) -> str:
+        """The bound, and the value or why there is none."""
+        lower = f"dimension of the fiber: at least {self.lower_bound} (EXACT)"
+        if self.exact is not None:
+            generic = " for generic parameters" if self.rigor is Rigor.GENERIC else ""
+            return f"{lower}, exactly {self.exact}{generic} ({self.rigor.name}): {self.formula}"
+        failing = [h.statement for h in self.hypotheses if h.holds is False]
+        return f"{lower}; no theorem gives the value" + (f", fails: {failing[0]}" if failing else "")
+
 
 def fiber_dimension(net: Network) -> FiberDimension:
     """Bounds for the dimension of the fiber at theta, and the value where a theorem applies.
@@ -71,13 +91,21 @@ def fiber_dimension(net: Network) -> FiberDimension:
     For generic three-layer ReLU networks with n1 <= n0 and rank W1 = n1 (bottleneck) the dimension is
     n1 + s + d (n1 + 1 + n3) + a (n1 + n3 + 1) - r (n1 + n3 - r) + h with r = min(a, n1, n3), where s, d, a count split,
     dead and always-active second-layer neurons and h = 1 if a first-layer neuron is hidden; M - n3 if s + a = 0.
-    For irreducible two-layer tanh networks it is 0. Source: arXiv 2605.18319; Sussmann 1992.
+    For irreducible two-layer tanh networks and for one affine layer it is 0. Source: arXiv 2605.18319; Sussmann 1992.
+
+    Raises:
+        InputError: for what is no network.
+
+    O(parameters), and an exact rank for three layers.
 
     >>> fiber_dimension(Network.random((2, 3, 1), activation="tanh", seed=0)).exact
     0
     """
+    require_network(net)
     lower = scaling_rank(net)
     row = net.activation
+    if net.depth == 1 and _affine_end(net).holds:
+        return FiberDimension(lower, 0, "0: an affine map has one matrix and one bias", (_affine_end(net),))
     if net.depth == 2 and row is not None and row.name == "tanh":
         return _tanh_dimension(net, lower)
     if net.depth != 3 or row is None or row.name != "relu":

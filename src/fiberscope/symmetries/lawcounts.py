@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fiberscope.arguments import as_count
 from fiberscope.network import Network
-from fiberscope.results import Assumption, Rigor
+from fiberscope.results import Assumption, Result, Rigor
 from fiberscope.symmetries.dimensions import fiber_dimension, neuron_types
 
 
 @dataclass(frozen=True)
-class LawCount:
+class LawCount(Result):
     """Number of independent conservation laws under gradient flow on all inputs, near theta.
 
     Args:
@@ -26,6 +27,13 @@ class LawCount:
     hypotheses: tuple[Assumption, ...]
     rigor: Rigor = Rigor.GENERIC
 
+    def __str__(self) -> str:
+        """The number, or the first hypothesis that fails."""
+        if self.value is not None:
+            return f"{self.value} independent conservation laws on all inputs ({self.rigor.name}): {self.formula}"
+        failing = [h.statement for h in self.hypotheses if h.holds is not True]
+        return "the number of conservation laws is not known" + (f"; fails: {failing[0]}" if failing else "")
+
 
 def block_law_count(active: int, width: int) -> int:
     """Independent entries of the balance matrix of a linear block: a (a + 1) / 2, or a k - k (k - 1) / 2 if a > k.
@@ -37,10 +45,13 @@ def block_law_count(active: int, width: int) -> int:
         active: a, the number of neurons.
         width: k, the parameters of one neuron.
 
+    Raises:
+        InputError: for what is no whole number >= 0.
+
     >>> block_law_count(2, 4), block_law_count(4, 3), block_law_count(5, 3)
     (3, 9, 12)
     """
-    a, k = active, width
+    a, k = as_count(active, "active"), as_count(width, "width")
     return a * (a + 1) // 2 if a <= k else a * k - k * (k - 1) // 2
 
 
@@ -51,6 +62,11 @@ def law_count(net: Network) -> LawCount:
     one balance for each first-layer and each split neuron, the balance matrix of the always-active block, all
     parameters of dead neurons. If s + a = 0 only the output bias moves and there are M - n3. A hidden first-layer
     neuron adds none. Source: arXiv 2605.18319 for the types; the count was measured.
+
+    Raises:
+        InputError: for what is no network.
+
+    O(parameters), and an exact rank.
 
     >>> rows = ([[1.0, 2.0], [2.0, 1.0]], [1.0, 2.0]), ([[1.0, 2.0], [3.0, -1.0]], [1.0, 1.0]), ([[1.0, 1.0]], [0.0])
     >>> law_count(Network.from_arrays(*rows)).value  # n1 = 2, one split, one active

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_exact, as_floats
 from fiberscope.errors import InputError
 from fiberscope.results import Result
 from fiberscope.symmetries.lawless import Lawless
@@ -87,7 +88,7 @@ class Law(Result):
         >>> laws(net).entries[0].value(net.theta)[0]  # 1 + 4 + 4 - 4
         Fraction(5, 1)
         """
-        vector = self._theta(rationals.exact_array(theta), 1)
+        vector = self._theta(as_exact(theta, "theta"), 1)
         if self.name == "constants":
             return rationals.fractions(vector[list(self.parameters)])
         incoming, outgoing = self._sides(rationals.fractions(vector))
@@ -97,7 +98,7 @@ class Law(Result):
 
     def evaluate(self, theta: npt.ArrayLike) -> FloatArray:
         """The conserved functions in float64 along a trajectory, (..., size) for theta of shape (..., M)."""
-        vector = self._theta(np.asarray(theta, dtype=np.float64), None)
+        vector = self._theta(as_floats(theta, "theta"), None)
         if self.name == "constants":
             return np.asarray(vector[..., list(self.parameters)])
         incoming, outgoing = self._sides(vector)
@@ -118,7 +119,7 @@ class Law(Result):
         >>> [int(v) for v in laws(net).entries[0].gradient(net.theta)[0]]
         [6, 2, -4, 0]
         """
-        vector = rationals.fractions(self._theta(rationals.exact_array(theta), 1))
+        vector = rationals.fractions(self._theta(as_exact(theta, "theta"), 1))
         return self._filled(vector, np.full((self.size, len(vector)), Fraction(0), dtype=object), Fraction(1))
 
     def residues(self, theta: npt.NDArray[np.int64], prime: int) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.errors import InputError
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Result
 from fiberscope.symmetries.dimensions import hidden_neurons, neuron_types
 
@@ -49,6 +49,7 @@ def symmetries_without_law(net: Network) -> tuple[Lawless, ...]:
     >>> [s.name for s in symmetries_without_law(Network.random((2, 3, 1), activation="tanh", seed=0))]
     ['permutation', 'sign']
     """
+    require_network(net)
     hidden = hidden_neurons(net)
     shift = Lawless(
         "hidden-shift",

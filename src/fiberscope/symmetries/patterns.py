@@ -14,9 +14,10 @@ import numpy.typing as npt
 from fiberscope import rationals
 from fiberscope.activations import Activation
 from fiberscope.activations.rows import below
+from fiberscope.arguments import as_exact
 from fiberscope.errors import InputError, ScopeError
-from fiberscope.network import Layer, Network
-from fiberscope.results import Result, Rigor
+from fiberscope.network import Layer, Network, require_network
+from fiberscope.results import Result, Rigor, Stopwatch
 
 ExactArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -81,19 +82,48 @@ def activity(net: Network, data: npt.ArrayLike) -> Activity:
     >>> pattern.pieces[0].tolist(), pattern.margins[0].round(6).tolist()
     ([[1, 0], [1, 1]], [[2.0, 1.0], [0.25, 0.75]])
     """
+    return activity_in_time(net, data)[0]
+
+
+def activity_in_time(
+    net: Network, data: npt.ArrayLike, clock: Stopwatch | None = None
+) -> tuple[Activity, npt.NDArray[np.int64]]:
+    """The activity pattern on those of the data that a clock leaves time for, and which they are.
+
+    Args:
+        net: as in `activity`.
+        data: inputs, (N, n_0) or (n_0,).
+        clock: once it has expired, points that floats leave open are left out.
+
+    Raises:
+        ScopeError: if a hidden activation is not piecewise linear.
+        InputError: if the data do not fit or are not finite.
+
+    >>> net = Network.from_arrays(([[1.0]], [0.0]), ([[1.0]], [0.0]))
+    >>> activity_in_time(net, [[1.0], [0.0]])[1].tolist()
+    [0, 1]
+    """
+    require_network(net)
     require_linear_pieces(net)
     points = as_points(net, data)
     layers, reaches, doubtful = _enclosed(net, points)
     for n in np.flatnonzero(doubtful):
+        if clock is not None and clock.expired:
+            break
         for (piece, margin), (own, gap) in zip(layers, _exactly(net, points[n]), strict=True):
             piece[n], margin[n] = own, gap
+        doubtful[n] = False
+    kept = np.flatnonzero(~doubtful)
+    if kept.size < len(points):
+        layers = [(piece[kept], margin[kept]) for piece, margin in layers]
+        reaches = [reach[kept] for reach in reaches]
     slopes, intercepts = [], []
     for layer, (piece, _) in zip(net.hidden, layers, strict=True):
         rows = layer.activation.pieces or ()
         slopes.append(np.array([float(p.slope) for p in rows])[piece])
         intercepts.append(np.array([float(p.intercept) for p in rows])[piece])
     pieces, margins = tuple(v[0] for v in layers), tuple(v[1] for v in layers)
-    return Activity(pieces, tuple(slopes), tuple(intercepts), margins, tuple(reaches))
+    return Activity(pieces, tuple(slopes), tuple(intercepts), margins, tuple(reaches)), kept
 
 
 def require_linear_pieces(net: Network) -> None:
@@ -115,10 +145,7 @@ def as_points(net: Network, data: npt.ArrayLike) -> ExactArray:
     Raises:
         InputError: if they do not fit the network or are not finite.
     """
-    try:
-        points = np.atleast_2d(rationals.exact_array(data))
-    except TypeError as exc:
-        raise InputError(f"data: {exc}") from exc
+    points = np.atleast_2d(as_exact(data, "data"))
     if points.ndim != 2 or points.shape[1] != net.widths[0] or not len(points):
         raise InputError(f"data have shape {points.shape}; expected (N, {net.widths[0]}) with N >= 1")
     if not rationals.is_rational(points) and not np.isfinite(points).all():

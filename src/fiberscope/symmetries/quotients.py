@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.errors import InputError
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.neurons import Classes
 
 ExactArray = npt.NDArray[Any]
@@ -28,15 +28,23 @@ def quotient(net: Network, classes: Sequence[Classes]) -> Network:
         classes: one partition per hidden layer, equitable (`neurons.colour_classes`).
 
     Raises:
-        InputError: if the number of partitions differs from the number of hidden layers, or a layer has only nulls.
+        InputError: if there is not one partition of the right size for each hidden layer, or a layer has only nulls.
+
+    O(parameters) rational operations. Source: arXiv 2510.09564. That the partition is equitable is not looked at.
 
     >>> from fiberscope.neurons import colour_classes
     >>> net = Network.from_arrays(([[1.0], [1.0]], [0, 0]), ([[2.0, 3.0]], [0]), activation="softplus")
     >>> quotient(net, colour_classes(net)).widths
     (1, 2, 1)
     """
+    require_network(net)
+    if not isinstance(classes, Sequence) or not all(isinstance(c, Classes) for c in classes):
+        raise InputError("classes are no sequence of Classes; give one for each hidden layer, as colour_classes does")
     if len(classes) != len(net.hidden):
         raise InputError(f"{len(classes)} partitions for {len(net.hidden)} hidden layers; give one for each")
+    for layer, given in zip(net.hidden, classes, strict=True):
+        if len(given.labels) != layer.n_out:
+            raise InputError(f"{layer.name} has {layer.n_out} neurons; its partition has {len(given.labels)} labels")
     if any(c.count == 0 for c in classes):
         raise InputError(
             "a hidden layer has only null neurons; the function is constant and has no quotient of width >= 1"

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from fiberscope.arguments import as_number
 from fiberscope.errors import InputError, import_optional
 from fiberscope.invariants.dynamics.reduced import ReducedNetwork
 from fiberscope.invariants.dynamics.updates import FAMILIES, Family, Optimiser
+from fiberscope.training.torch_optimisers import checked_reduced
 
 _WORDS = re.compile(r"(\d+)")
 
@@ -40,8 +42,9 @@ def scale_reduced(transformation: Any, reduced: ReducedNetwork, *, family: Famil
         InputError: for another family; when used, if the tree does not fit the reduced network.
     """
     optax = import_optional("optax", extra="dev-frameworks", purpose="wrap an optax transformation")
-    if family not in set(FAMILIES.values()):
+    if family not in tuple(FAMILIES.values()):
         raise InputError(f"family {family!r}; give 'linear', 'orthogonal' or 'elementwise'")
+    checked_reduced(reduced)
     rule = next(name for name, group in FAMILIES.items() if group == family)
     reduced.require(Optimiser(rule, 1.0, decay=float(coupled_decay)))
     parameter, slope = (reduced._layered(v) for v in reduced.coordinates(family))
@@ -68,6 +71,9 @@ def clip_by_wide_norm(max_norm: float, reduced: ReducedNetwork) -> Any:
         InputError: when used, if the tree does not fit the reduced network.
     """
     optax = import_optional("optax", extra="dev-frameworks", purpose="wrap an optax transformation")
+    if not hasattr(max_norm, "dtype"):  # `optax.inject_hyperparams` hands over traced arrays
+        as_number(max_norm, "max_norm", above=0)
+    checked_reduced(reduced)
     squares = tuple(zip(reduced.weight_multipliers, reduced.bias_multipliers, strict=True))
 
     def init(params: Any) -> Any:

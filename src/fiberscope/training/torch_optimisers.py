@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from fiberscope.arguments import shown
 from fiberscope.errors import InputError, ScopeError, import_optional
 from fiberscope.invariants.dynamics.reduced import ReducedNetwork
 from fiberscope.invariants.dynamics.updates import FAMILIES, Family, Optimiser
@@ -22,6 +23,20 @@ _KNOWN: dict[str, Family] = {
 }  # fmt: skip
 """Optimisers of torch.optim by what their update does; others must be named by the caller."""
 _DECOUPLED = frozenset({"AdamW", "ASGD"})
+
+
+def checked_reduced(given: Any) -> ReducedNetwork:
+    """A reduced network, or an error that says where it comes from.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(given, ReducedNetwork):
+        return given
+    raise InputError(
+        f"reduced is a {type(given).__name__}; give the ReducedNetwork of fs.smallest_sim(net).reduced(), "
+        "which has the metric that training needs"
+    )
 
 
 def reduced_optimiser(
@@ -56,6 +71,9 @@ def reduced_optimiser(
     """
     torch = import_optional("torch", extra="torch", purpose="make a torch optimiser")
     base: Any = optimiser
+    if not isinstance(base, type):
+        raise InputError(f"optimiser is {shown(optimiser)}; give a class of torch.optim, such as torch.optim.Adam")
+    checked_reduced(reduced)
     title = next((c.__name__ for c in getattr(base, "__mro__", ()) if c.__name__ in _KNOWN), base.__name__)
     known = family or _KNOWN.get(title)
     if known is None or known not in set(FAMILIES.values()):

@@ -101,8 +101,9 @@ class MergeTree(Result):
         shown = _shown(self.steps, self.suggested)
         for step, following in zip(shown, [*shown[1:], None], strict=True):
             mark = "  <-" if step.classes == self.suggested else ""
+            noun = "class  " if step.classes == 1 else "classes"
             lines.append(
-                f"  {step.classes:>9,} classes   distance {step.distance:10.3g}   dimension {step.dimension:>11,}{mark}"
+                f"  {step.classes:>9,} {noun}   distance {step.distance:10.3g}   dimension {step.dimension:>11,}{mark}"
             )
             if following is not None and self.steps.index(following) != self.steps.index(step) + 1:
                 lines.append("        ...")

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_number
 from fiberscope.errors import InputError
 from fiberscope.invariants.classes.critical import frozen_neurons, leaf_without_constants
 from fiberscope.invariants.classes.merging import MergeTree, leaf_dimension, merge_tree
@@ -15,7 +16,7 @@ from fiberscope.invariants.classes.nearby import near_classes, rounding_toleranc
 from fiberscope.invariants.classes.projections import BlockDistance, Distance, nearest_on_manifold, partition_distance
 from fiberscope.invariants.manifolds.lattice import Lattice, two_layer_lattice
 from fiberscope.invariants.manifolds.rules import PROVED
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.neurons import Classes, colour_classes, multiples, still_layers
 from fiberscope.results import Budget, Result, Rigor
 
@@ -80,17 +81,20 @@ class Level(Result):
 
     def __str__(self) -> str:
         """One line."""
-        return f"{self._title}: {self._facts}"
+        return f"neurons equal {self._title}: {self._facts}"
 
     @property
     def _title(self) -> str:
-        return self.name + (f" (within {max(self.tolerance, default=0.0):.2g})" if self.name != "exact" else "")
+        if self.name == "exact":
+            return "exactly"
+        rounding = " (rounding)" if self.name == "numerical" else ""
+        return f"within {max(self.tolerance, default=0.0):.2g}{rounding}"
 
     @property
     def _facts(self) -> str:
         widths = "-".join(map(str, self.reduced_widths))
         near = "0" if self.rigor is Rigor.EXACT else f"{self.distance:.3g} ({self.relative:.2g} of |theta|)"
-        return f"widths {widths}, dimension {self.dimension:,}, distance {near}"
+        return f"trains like {widths}, dimension {self.dimension:,}, at distance {near}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +137,7 @@ class SmallestSIM(Result):
     lattice: Lattice | None = None
     here: int | None = None
     rigor: Rigor = Rigor.EXACT
-    theorems: tuple[str, ...] = ("orbit-invariance", "equitable-sim", "reduced-network")
+    theorems: tuple[str, ...] = ("equitable-sim", "reduced-network")
 
     @property
     def codimension(self) -> int:
@@ -291,8 +295,10 @@ class SmallestSIM(Result):
             lines += [f"  {text}" for text in _level_lines(self.levels)]
             lines += [f"  {line}" for line in str(self.merge_tree).splitlines()]
         if not self.complete:
-            lines.append("  smaller ones are not excluded here (the classification is for two layers and")
-            lines.append(f"  {', '.join(PROVED)}); conservation laws may confine training further")
+            lines.append(
+                f"  smaller ones are not excluded here (the classification is for two layers and {', '.join(PROVED)}); "
+                "conservation laws may confine training further"
+            )
         return "\n".join(lines)
 
 
@@ -302,7 +308,7 @@ def _level_lines(levels: Sequence[Level]) -> list[str]:
     for level in levels:
         if level.same_as is None:
             others = [other._title for other in levels if other.same_as == level.name]
-            out.append(f"{', '.join([level._title, *others])}: {level._facts}")
+            out.append(f"neurons equal {', or '.join([level._title, *others])}: {level._facts}")
     return out
 
 
@@ -357,9 +363,9 @@ def smallest_sim(net: Network, tolerance: float | None = None) -> SmallestSIM:
     >>> sim.dimension, sim.ambient, sim.reduced_widths
     (4, 7, (1, 1, 1))
     """
+    require_network(net)
     net.require_own_parameters("a structural invariant manifold")
-    if tolerance is not None and not 0 <= tolerance < float("inf"):
-        raise InputError(f"tolerance {tolerance}; give a number >= 0, or None")
+    tolerance = None if tolerance is None else as_number(tolerance, "tolerance", least=0)
     partition = colour_classes(net)
     widths = [c.count for c in partition]
     counts = (net.widths[0], *widths, net.widths[-1])
@@ -369,6 +375,8 @@ def smallest_sim(net: Network, tolerance: float | None = None) -> SmallestSIM:
     kind = _kind([layer.activation for layer in net.hidden])
     complete = net.depth == 2 and [layer.activation.name for layer in net.layers] in [[n, "identity"] for n in PROVED]
     lattice, here = _lattice(net, partition)
+    # past a kink the flow of the fields is not that of the theorem; the classes are invariant all the same
+    orbits = ("orbit-invariance",) if all(layer.activation.analytic for layer in net.layers) else ()
     return SmallestSIM(
         dimension=dimension, ambient=net.parameter_count, linear_dimension=manifold_dimension(net, widths),
         reduced_widths=counts, classes=tuple(c.members for c in partition),
@@ -376,7 +384,7 @@ def smallest_sim(net: Network, tolerance: float | None = None) -> SmallestSIM:
         frozen=frozen_neurons(net) if leaf is not None else ((),) * len(partition),
         kind=kind, complete=complete, meaning=_meaning(net, counts, dimension), partition=partition,
         network=net, tolerance=tolerance, lattice=lattice, here=here,
-        theorems=("orbit-invariance", "equitable-sim", "reduced-network") + (("two-layer-sims",) if complete else ()),
+        theorems=(*orbits, "equitable-sim", "reduced-network", *(("two-layer-sims",) if complete else ())),
     )  # fmt: skip
 
 
@@ -392,6 +400,8 @@ def _kind(rows: list[Activation]) -> str:
 
 def _meaning(net: Network, counts: tuple[int, ...], dimension: int) -> str:
     if dimension == net.parameter_count:
+        if net.depth == 1:
+            return "there is no hidden neuron: no equitable partition confines gradient flow to fewer dimensions"
         return "no two neurons move together: no equitable partition confines gradient flow to fewer dimensions"
     small, wide = ("-".join(map(str, w)) for w in (counts, net.widths))
     if still := still_layers(counts[1:-1]):

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_choice, as_floats, plain
 from fiberscope.errors import InputError
+from fiberscope.invariants.arguments import as_pair
 from fiberscope.network import Network
 
 Array = npt.NDArray[Any]
@@ -91,10 +93,28 @@ class Batch:
 
     def __post_init__(self) -> None:
         """Refuse data that do not fit together."""
-        if self.loss not in ("mse", "cross_entropy"):
-            raise InputError(f"loss {self.loss!r}; give 'mse' or 'cross_entropy'")
+        as_choice(self.loss, "loss", ("mse", "cross_entropy"))
+        for name, what in (("x", "inputs"), ("y", "targets")):
+            given = np.asarray(plain(getattr(self, name)))
+            whole = name == "y" and given.dtype.kind in "iu"  # labels stay what they are
+            values = given if whole else as_floats(given, what, None)
+            if not np.isfinite(values).all():
+                raise InputError(f"{what}: NaN or an infinity among its entries; give finite numbers")
+            object.__setattr__(self, name, values)
         if self.x.ndim != 2 or len(self.x) != len(self.y) or not len(self.x):
             raise InputError(f"inputs {self.x.shape} and targets {self.y.shape}; give (N, n_in) and N targets")
+
+    @classmethod
+    def of(cls, data: Any, net: Network) -> Batch:
+        """A batch that fits a network, from one or from a pair (x, y) with the loss "mse".
+
+        Raises:
+            InputError: if it is neither, or has another number of inputs.
+        """
+        batch = data if isinstance(data, cls) else cls(*as_pair(data))
+        if batch.x.shape[1] != net.widths[0]:
+            raise InputError(f"inputs {batch.x.shape}; the network takes {net.widths[0]}, give (N, {net.widths[0]})")
+        return batch
 
     def loss_and_slope(self, f: Array) -> tuple[float, Array]:
         """Loss of logits (N, n_L) and its derivative by them, same shape."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import kind_of, shown
 from fiberscope.errors import InputError
 from fiberscope.network import Layer, Network
 from fiberscope.neurons import multiples
@@ -63,7 +64,12 @@ def class_sides(net: Network, partition: Sequence[Classes]) -> list[Side]:
 
 
 def require_fit(net: Network, partition: tuple[Classes, ...]) -> None:
-    """Refuse a partition whose sizes or factors are not those that the layers and their activations allow."""
+    """Refuse what is no partition, or has other sizes or factors than the layers and their activations allow."""
+    for strange in (c for c in partition if not isinstance(c, Classes)):
+        raise InputError(
+            f"partition: {shown(strange)} is of type {kind_of(strange)}; give one `Classes` for each hidden layer, "
+            "as smallest_sim(net).partition or neurons.colour_classes(net)"
+        )
     if len(partition) != len(net.hidden):
         raise InputError(f"{len(partition)} partitions for {len(net.hidden)} hidden layers; give one for each")
     for k, (classes, layer) in enumerate(zip(partition, net.hidden, strict=True)):

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fiberscope.errors import InputError
+from fiberscope.arguments import as_count, as_generator, as_number, as_switch, shown
+from fiberscope.errors import InputError, ScopeError
 from fiberscope.invariants.dynamics.averages import Averages
 from fiberscope.invariants.dynamics.backprop import Batch, Chain
 from fiberscope.invariants.dynamics.reduced import ReducedNetwork, reduced_network
 from fiberscope.invariants.dynamics.updates import Optimiser, State, optimiser
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.neurons import colour_classes
 from fiberscope.results import Budget, Progress, Result, Rigor
 from fiberscope.rowclasses import Classes
@@ -62,7 +63,7 @@ class Growth(Result):
     reprojected: bool
     network: Network
     rigor: Rigor = Rigor.NUMERICAL
-    theorems: tuple[str, ...] = ("equitable-sim", "optimiser-equivariance")
+    theorems: tuple[str, ...] = ("equitable-sim",)
 
     def __str__(self) -> str:
         """One screen."""
@@ -89,7 +90,7 @@ class Growth(Result):
 
 def growth(
     net: Network,
-    data: Batch,
+    data: Batch | tuple[npt.ArrayLike, npt.ArrayLike],
     *,
     steps: int = 1000,
     rule: Optimiser | None = None,
@@ -109,7 +110,7 @@ def growth(
 
     Args:
         net: a network on the manifold.
-        data: inputs, targets, and the loss.
+        data: a `Batch` of inputs, targets and the loss, or a pair (x, y) for the mean square.
         steps: number of steps.
         rule: the optimiser; gradient descent of rate 0.05 if None.
         partition: classes of every hidden layer; the coarsest equitable ones if None.
@@ -123,7 +124,7 @@ def growth(
 
     Raises:
         ScopeError: if a layer was folded.
-        InputError: if the partition is not equitable, or puts every neuron alone.
+        InputError: if the partition is not equitable, or puts every neuron alone; for data or options that do not fit.
 
     Complexity: O(steps N M). Source: measured fact of the theory page; the manifold is that of arXiv 2510.09564.
 
@@ -132,20 +133,23 @@ def growth(
     >>> growth(net, data, steps=20, perturbation=1e-8).steps[-1]
     20
     """
+    require_network(net)
     small = reduced_network(net, colour_classes(net) if partition is None else partition)
     if all(c.trivial for c in small.partition):
         raise InputError("no two neurons share a class, so the manifold is everything; there is no distance to it")
-    rule = optimiser("gd", 0.05) if rule is None else rule
-    kind = np.dtype(dtype)
+    batch, rule = Batch.of(data, net), _checked(optimiser("gd", 0.05) if rule is None else rule)
+    steps, every = as_count(steps, "steps", 1), None if every is None else as_count(every, "every", 1)
+    perturbation, kind = as_number(perturbation, "perturbation", least=0), _float_kind(dtype)
+    rng = as_generator(seed)
     averages = Averages(net, small.partition)
     theta = np.asarray(net.theta, dtype=np.float64).astype(kind)
     size = float(np.linalg.norm(theta))
     if perturbation:
-        away = averages.residual(np.random.default_rng(seed).standard_normal(theta.size).astype(kind))
+        away = averages.residual(rng.standard_normal(theta.size).astype(kind))
         theta = theta + (away * (perturbation / float(np.linalg.norm(away)))).astype(kind)
     every = every or max(1, steps // 200)
     clock = Budget.of(budget).start()
-    run = _Run(averages, data, rule, reproject)
+    run = _Run(averages, batch, rule, as_switch(reproject, "reproject"))
     at, distances, state = [0], [averages.distance(theta)], State()
     for t in range(1, steps + 1):
         theta, state = run.step(theta, state)
@@ -161,7 +165,32 @@ def growth(
         tuple(at), tuple(distances), tuple(d / size for d in distances), exponent, window, scatter,
         bool(not math.isfinite(distances[-1]) or max(distances) > LINEAR * size), kind.name,
         f"{rule.name} of rate {rule.rate:g}", _codimension(small), reproject, net,
+        theorems=("equitable-sim", *(("optimiser-equivariance",) if _keeps(small, rule) else ())),
     )  # fmt: skip
+
+
+def _checked(rule: object) -> Optimiser:
+    if not isinstance(rule, Optimiser):
+        raise InputError(f"rule: {shown(rule)}; give an `Optimiser`, as optimiser('adam', 0.01)")
+    return rule
+
+
+def _float_kind(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = None
+    if kind not in (np.float32, np.float64, np.longdouble):
+        raise InputError(f"dtype: {shown(dtype)}; give float32, float64 or longdouble")
+    return kind
+
+
+def _keeps(small: ReducedNetwork, rule: Optimiser) -> bool:
+    try:
+        small.require(rule)
+    except ScopeError:
+        return False
+    return True
 
 
 def _codimension(small: ReducedNetwork) -> int:
@@ -250,7 +279,7 @@ class SideBySide(Result):
 
 def side_by_side(
     net: Network,
-    data: Batch,
+    data: Batch | tuple[npt.ArrayLike, npt.ArrayLike],
     rule: Optimiser,
     *,
     steps: int = 1000,
@@ -262,7 +291,7 @@ def side_by_side(
 
     Args:
         net: a network on the manifold of the partition.
-        data: inputs, targets, and the loss.
+        data: a `Batch` of inputs, targets and the loss, or a pair (x, y) for the mean square.
         rule: the optimiser of the wide network; the reduced one gets the multipliers.
         steps: number of steps.
         partition: classes of every hidden layer; the coarsest equitable ones if None.
@@ -271,7 +300,7 @@ def side_by_side(
 
     Raises:
         ScopeError: if the rule does not keep the manifold, or a layer was folded.
-        InputError: if the partition is not equitable.
+        InputError: if the partition is not equitable; for data or options that do not fit.
 
     Complexity: O(steps N M).
 
@@ -280,25 +309,27 @@ def side_by_side(
     >>> side_by_side(net, data, optimiser("adam", 0.01), steps=50).gap < 1e-12
     True
     """
+    require_network(net)
     small = reduced_network(net, colour_classes(net) if partition is None else partition)
-    small.require(rule)
+    batch, steps, every = Batch.of(data, net), as_count(steps, "steps", 1), as_count(every, "every", 1)
+    small.require(_checked(rule))
     averages = Averages(net, small.partition)
-    run, chain = _Run(averages, data, rule, reproject), Chain(small.network)
+    run, chain = _Run(averages, batch, rule, as_switch(reproject, "reproject")), Chain(small.network)
     theta = np.asarray(net.theta, dtype=np.float64)
     narrow = np.asarray(small.network.theta, dtype=np.float64)
-    start, gap, last, drift = chain.gradient(narrow, data)[0], 0.0, 0.0, 0.0
+    start, gap, last, drift = chain.gradient(narrow, batch)[0], 0.0, 0.0, 0.0
     state, own, beside = State(), State(), State()
     shifted = narrow * (1.0 + float(np.finfo(np.float64).eps))
     for t in range(1, steps + 1):
         theta, state = run.step(theta, state)
-        narrow, own = small.step(rule, narrow, chain.gradient(narrow, data)[1], own)
-        shifted, beside = small.step(rule, shifted, chain.gradient(shifted, data)[1], beside)
+        narrow, own = small.step(rule, narrow, chain.gradient(narrow, batch)[1], own)
+        shifted, beside = small.step(rule, shifted, chain.gradient(shifted, batch)[1], beside)
         if t % every == 0 or t == steps:
-            f = chain.outputs(narrow, data.x)
-            last = float(np.abs(averages.chain.outputs(theta, data.x) - f).max())
+            f = chain.outputs(narrow, batch.x)
+            last = float(np.abs(averages.chain.outputs(theta, batch.x) - f).max())
             gap = max(gap, last) if math.isfinite(last) else math.inf
-            drift = max(drift, float(np.abs(chain.outputs(shifted, data.x) - f).max()))
-    end = averages.chain.gradient(theta, data)[0]
+            drift = max(drift, float(np.abs(chain.outputs(shifted, batch.x) - f).max()))
+    end = averages.chain.gradient(theta, batch)[0]
     return SideBySide(
         steps, gap, last, drift, averages.distance(theta), (start, end), reproject,
         f"{rule.name} of rate {rule.rate:g}", net.with_theta(theta), small.network.with_theta(narrow),

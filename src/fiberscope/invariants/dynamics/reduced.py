@@ -9,7 +9,7 @@ for even activations. The wide network's gradients are e_i f_j G_AB / n_A with G
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -30,7 +30,7 @@ from fiberscope.invariants.dynamics.equitable import (
     spread_bias,
 )
 from fiberscope.invariants.dynamics.updates import Family, Optimiser, State, optimiser
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Result, Rigor
 from fiberscope.rowclasses import Classes
 from fiberscope.symmetries.quotients import quotient
@@ -328,8 +328,9 @@ def reduced_network(net: Network, partition: Sequence[Classes]) -> ReducedNetwor
     >>> small.network.widths, [m.tolist() for m in small.weight_multipliers]
     ((1, 1, 1), [[[0.5]], [[2.0]]])
     """
+    require_network(net)
     net.require_own_parameters("a reduced network that trains like the wide one")
-    classes = tuple(partition)
+    classes = tuple(partition) if isinstance(partition, Iterable) else (partition,)
     require_fit(net, classes)
     small = quotient(net, classes)
     around = class_sides(net, classes)

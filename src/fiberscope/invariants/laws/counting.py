@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_count, as_finite, as_switch, shown
 from fiberscope.autodiff.families import Family
 from fiberscope.autodiff.jets import FormalJets, TrueJets
 from fiberscope.autodiff.nilpotent import Nilpotent
 from fiberscope.autodiff.rings import Floats, Residues
 from fiberscope.domains import Box
 from fiberscope.errors import InputError, ScopeError, UnsupportedError
+from fiberscope.invariants.arguments import refuse
 from fiberscope.invariants.laws.growth import RankGrowth, lie_growth
 from fiberscope.invariants.laws.local import LocalCount, local_count
 from fiberscope.invariants.laws.polynomials import PolynomialLaws, SkewAnsatz, law_ansatz, polynomial_laws
@@ -30,7 +32,7 @@ from fiberscope.invariants.orbits.certified import proves_rank
 from fiberscope.models.dynamics import Flow, HeavyBall, LawFamily, flow
 from fiberscope.models.model import Model
 from fiberscope.models.networks import chain, weight_places
-from fiberscope.network import Network
+from fiberscope.network import Network, whole_widths
 from fiberscope.results import Budget, Result, Rigor, Stopwatch
 
 Array = npt.NDArray[Any]
@@ -116,7 +118,7 @@ class Conserved(Result):
     prime: int
     seed: int
     notes: tuple[str, ...] = ()
-    theorems: tuple[str, ...] = ("law-count", "symmetry-laws")
+    theorems: tuple[str, ...] = ("law-count", "bracket-rank")
 
     def __str__(self) -> str:
         """One screen."""
@@ -142,7 +144,7 @@ def conserved(
     model: Any,
     dynamics: str = "gradient",
     *,
-    activation: str | Activation | Sequence[str | Activation] = "relu",
+    activation: str | Activation | Sequence[str | Activation] | None = None,
     bias: bool = True,
     theta: Any = None,
     inputs: Any = None,
@@ -163,8 +165,9 @@ def conserved(
         model: a `Network`, a `models.Model`, widths (n_0, ..., n_L), or a torch module or JAX function, whose laws are
             counted in floating point and not named.
         dynamics: "gradient", "heavy_ball[:tau]", "mirror[:blocks]", "mirror_momentum[:blocks]": see `models.flow`.
-        activation: for widths.
-        bias: whether biases are trained; False needs widths, or a network whose biases are all zero.
+        activation: of the hidden layers, for widths only; relu if None.
+        bias: whether biases are trained, output biases among them; False needs widths, or a network whose biases are
+            all zero.
         theta: parameters (M,) at which the known laws are evaluated; a network's own by default. For JAX functions
             the pytree of parameters near which laws are counted.
         inputs: for torch and JAX, as in `orbit`.
@@ -175,7 +178,7 @@ def conserved(
         budget: seconds.
 
     Raises:
-        InputError: for an unknown dynamics, or arguments that do not fit.
+        InputError: for an unknown dynamics, or arguments that do not fit or say nothing about this kind of model.
         ScopeError: if a network's layers were folded, its activation has no derivatives of every order here, or there
             are more than 6,000 parameters.
 
@@ -186,24 +189,14 @@ def conserved(
     >>> found.count, found.orbit_dimension, found.growth, found.rigor.name
     (6, 3, (2, 3), 'EXACT')
     """
+    seed, degree, bias = as_count(seed, "seed"), as_count(degree, "degree"), as_switch(bias, "bias")
     clock = Budget.of(budget).start()
-    if not isinstance(model, Network | Model | Sequence):
-        if dynamics != "gradient":
-            raise InputError(f"dynamics {dynamics!r} of a user function; only gradient flow is built for those")
+    _check_fit(model, dynamics, activation, inputs, domain, data)
+    if not isinstance(model, Network | Model | Sequence | np.ndarray):
         return _of_function(model, theta, inputs, seed, clock)
     subject, net = _subject(model, activation, bias)
-    if subject.size > _LARGEST:
-        raise ScopeError(
-            f"laws are counted by ranks of matrices with a column for each parameter: {subject.size:,} here, at most "
-            f"{_LARGEST:,}; fiberscope.symmetries.laws lists the known ones of a network of any size"
-        )
-    if net is None and (domain is not None or data is not None):
-        raise InputError("a domain or data say where a Network's own weights are counted; give a Network")
-    if dynamics != "gradient" and (domain is not None or data is not None):
-        raise InputError("the count on a domain or on data is that of gradient flow; leave out the dynamics")
-    if domain is not None and data is not None:
-        raise InputError("give a domain or data, not both")
     moved = flow(subject, dynamics)
+    values = _values(moved, theta if net is None or theta is not None else _own(net, bias))
     ring, rng = Residues(), np.random.default_rng(seed)
     point = moved.state(ring, rng)
     checked = [_checked(law, moved, ring, point, seed) for law in moved.laws]
@@ -213,7 +206,6 @@ def conserved(
     size = moved.family.size
     ceiling = min(size - independent, size if moved.bound is None else moved.bound[0])
     found = lie_growth(moved.family, point, ring, rng, ceiling=ceiling, clock=clock, seed=seed)
-    values = _values(moved, theta if net is None or theta is not None else _own(net, bias))
     known = [
         KnownLaws(law.name, law.formula, law.latex, law.size, holds, residual, values.get(k, ()))
         for k, (law, (holds, residual)) in enumerate(zip(moved.laws, checked, strict=True))
@@ -229,28 +221,64 @@ def conserved(
             notes = (*notes, "the time was over before the count at the network's own weights")
         else:
             here = local_count(net, domain=domain, data=data, bias=bias, seed=seed, clock=clock)
+    named = ("symmetry-laws",) if any(k.holds for k in known) else ()
     return Conserved(
         subject.name, moved.name, size - found.rank, size - ceiling, size, found.rank, found.ranks,
         tuple(k for k in known if k.holds), independent, tuple(k for k in known if not k.holds), discovered, here,
-        rigor, open_, ring.prime, seed, notes,
+        rigor, open_, ring.prime, seed, notes, ("law-count", "bracket-rank", *named),
     )  # fmt: skip
 
 
-def _subject(
-    model: Network | Model | Sequence[int], activation: str | Activation | Sequence[str | Activation], bias: bool
-) -> tuple[Model, Network | None]:
-    if isinstance(model, Model):
-        return model, None
+def _check_fit(model: Any, dynamics: str, activation: Any, inputs: Any, domain: Any, data: Any) -> None:
+    """Refuse what says nothing about this kind of model, rather than leave it aside."""
+    if isinstance(model, str):
+        raise InputError(f"model {shown(model)}; read a file first: fs.load({shown(model)})")
+    given = [("activation", activation)]
     if isinstance(model, Network):
-        model.require_own_parameters("a conservation law")
-        if model.layers[-1].activation.name != "identity":
-            raise UnsupportedError(
-                f"the activation {model.layers[-1].activation.label} after the last layer; laws are counted without one"
-            )
-        if not bias and any(np.any(layer.bias != 0) for layer in model.layers):
-            raise InputError("bias=False, but the network has biases that are not zero")
-        return chain(model.widths, [layer.activation for layer in model.hidden], bias=bias), model
-    return chain([int(n) for n in model], activation, bias=bias), None
+        refuse(given, f"the network has its own ({model.architecture}); an activation goes with widths")
+    elif isinstance(model, Model):
+        refuse(given, f"the model has its own ({model.name}); an activation goes with widths")
+    elif not isinstance(model, Sequence | np.ndarray):
+        refuse(given, "a torch module or JAX function has its own; an activation goes with widths")
+        if dynamics != "gradient":
+            raise InputError(f"dynamics {dynamics!r} of a user function; only gradient flow is built for those")
+    if isinstance(model, Network | Model | Sequence | np.ndarray):
+        refuse([("inputs", inputs)], "inputs are for torch modules and JAX functions; a network has a domain")
+    if not isinstance(model, Network):
+        where = "a domain or data say where a Network's own weights are counted; give a Network"
+        refuse([("domain", domain), ("data", data)], where)
+    if dynamics != "gradient" and (domain is not None or data is not None):
+        raise InputError("the count on a domain or on data is that of gradient flow; leave out the dynamics")
+    if domain is not None and data is not None:
+        raise InputError("give a domain or data, not both")
+
+
+def _subject(model: Any, activation: Any, bias: bool) -> tuple[Model, Network | None]:
+    """The model whose laws are counted, and the network that brings its own parameters."""
+    net = model if isinstance(model, Network) else None
+    if net is not None:
+        model = _chain_of(net, bias)
+    elif not isinstance(model, Model):
+        model = chain(whole_widths(model), "relu" if activation is None else activation, bias=bias)
+    elif not bias:
+        raise InputError(f"bias=False, but {model.name} has the blocks it has; bias goes with widths and networks")
+    if model.size > _LARGEST:
+        raise ScopeError(
+            f"laws are counted by ranks of matrices with a column for each parameter: {model.size:,} here, at most "
+            f"{_LARGEST:,}; the known ones of a network of any size are those of fiberscope.symmetries.laws"
+        )
+    return model, net
+
+
+def _chain_of(model: Network, bias: bool) -> Model:
+    model.require_own_parameters("a conservation law")
+    if model.layers[-1].activation.name != "identity":
+        raise UnsupportedError(
+            f"the activation {model.layers[-1].activation.label} after the last layer; laws are counted without one"
+        )
+    if not bias and any(np.any(layer.bias != 0) for layer in model.layers):
+        raise InputError("bias=False, but the network has biases that are not zero")
+    return chain(model.widths, [layer.activation for layer in model.hidden], bias=bias)
 
 
 def _of_function(model: Any, theta: Any, inputs: Any, seed: int, clock: Stopwatch) -> Conserved:
@@ -303,7 +331,7 @@ def _fields(family: Family, ring: Any, point: Array, rng: np.random.Generator, j
 def _values(moved: Flow, theta: npt.ArrayLike | None) -> dict[int, tuple[float, ...]]:
     if theta is None or not moved.laws or isinstance(moved.family, HeavyBall):
         return {}
-    vector = np.asarray(theta, dtype=np.float64)
+    vector = as_finite(theta, "theta")
     if vector.shape != (moved.family.size,):
         raise InputError(f"theta has shape {vector.shape}; the model has {moved.family.size} parameters")
     return {k: tuple(float(v) for v in law.values(vector)) for k, law in enumerate(moved.laws)}

@@ -33,11 +33,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a family of laws adds to those listed before it: `extra` independent ones."""
+    """What a family of laws, with the key of its theorem, adds to those listed before it: `extra` independent ones."""
 
     text: str
     formula: str
     extra: int
+    theorem: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,7 @@ class LocalCount(Result):
         domain: where the inputs are.
         rigor: EXACT if the count is proved, else GENERIC (ranks that ended) or SAMPLED (patterns found by search).
         notes: what to know.
+        theorems: keys.
     """
 
     count: int
@@ -67,6 +69,7 @@ class LocalCount(Result):
     domain: str
     rigor: Rigor
     notes: tuple[str, ...] = ()
+    theorems: tuple[str, ...] = ("law-count", "bracket-rank")
 
     def __str__(self) -> str:
         """A few lines."""
@@ -126,6 +129,8 @@ def local_count(
     else:
         box = net.domain(domain)
         found = realised_regions(net, box, bias=bias, seed=seed, clock=clock, beside=nearby(net, bias=bias, seed=seed))
+        if not found.count:  # no input inside the region of a pattern
+            return None
         complete, stays, points = found.complete, found.open, found.points
         notes = (found.note,) if found.note else ()
         held = np.where(found.free, np.nan, box.lower)
@@ -149,9 +154,11 @@ def local_count(
     elif growth.rank == ceiling and piecewise:
         rigor = Rigor.EXACT
     count, missing = family.size - growth.rank, ceiling - growth.rank
+    named = dict.fromkeys(e.theorem for e in explained if e.extra)
     return LocalCount(
-        count, explained, missing, family.size, growth.ranks, patterns.count, complete, where, rigor, notes
-    )
+        count, explained, missing, family.size, growth.ranks, patterns.count, complete, where, rigor, notes,
+        ("law-count", "bracket-rank", *named),
+    )  # fmt: skip
 
 
 def _on_data(net: Network, points: Array, piecewise: bool) -> Patterns:
@@ -177,7 +184,7 @@ def _explained(
         holds = ~ring.matmul(rows[None], moves.T[None])[0].any(axis=1)
         table = np.concatenate([table, rows[holds]])
         new = rationals.rank_mod(table, ring.prime)
-        out.append(Explanation(law.statement, law.formula, new - rank))
+        out.append(Explanation(law.statement, law.formula, new - rank, law.theorem))
         rank = new
     return tuple(out)
 

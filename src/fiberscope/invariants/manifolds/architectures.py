@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as find_activation
+from fiberscope.arguments import as_count, as_switch
 from fiberscope.errors import InputError
 from fiberscope.invariants.manifolds.counts import ClassRules, manifold_count, type_count
 from fiberscope.invariants.manifolds.lattice import Lattice, Profile, SimType
@@ -25,11 +26,12 @@ from fiberscope.invariants.manifolds.typelists import (
     one_name,
     total_number,
 )
+from fiberscope.network import whole_widths
 from fiberscope.results import Assumption, Result, Rigor
 
 _MOST = 1500
 """Hidden neurons whose counts take a second or two and have fewer digits than Python prints."""
-_THEOREMS = ("orbit-invariance", "symmetry-fixed-space", "equitable-sim", "reduced-network")
+_THEOREMS = ("symmetry-fixed-space", "equitable-sim", "reduced-network")
 _SHOWN = 8
 
 
@@ -208,7 +210,8 @@ class Sims(Result):
         lines = [
             f"invariant manifolds of {name} {self.activation} ({self.kind}; {self._bias_words()}; "
             f"{self.parameters:,} parameters)",
-            f"  {_short(self.count)} manifolds of {_short(self.count_types)} types ({self.rigor.name})",
+            f"  {_short(self.count)} manifold{'s' * (self.count != 1)} of "
+            f"{_short(self.count_types)} type{'s' * (self.count_types != 1)} ({self.rigor.name})",
         ]
         if self.types:
             lines.append(f"  {'dimension':>9}  {'number':>12}  trains like  classes")
@@ -255,7 +258,7 @@ def sims(
         widths: (n_0, ..., n_L).
         activation: of all hidden layers.
         bias: whether hidden layers have biases.
-        output_bias: whether the last layer has biases.
+        output_bias: whether the last layer has biases; by default it does, like the layers of every `Network`.
         limit: how many types, and how many labelled manifolds, are listed at most.
 
     Returns:
@@ -274,9 +277,9 @@ def sims(
     >>> sims((2, 100, 1), "softplus").count % 1000
     751
     """
-    shape = tuple(widths)
-    if len(shape) < 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise InputError(f"widths {shape}; give at least two whole numbers >= 1")
+    shape = whole_widths(widths)
+    bias, output_bias = as_switch(bias, "bias"), as_switch(output_bias, "output_bias")
+    limit = as_count(limit, "limit")
     if sum(shape[1:-1]) > _MOST:
         raise InputError(
             f"{sum(shape[1:-1]):,} hidden neurons in all layers together; counts are made for up to {_MOST:,}"
@@ -300,7 +303,8 @@ def sims(
         levels=list_levels(plain, types), families=families, complete=complete, statement=statement,
         row=row, limit=limit,
         assumes=(Assumption("the listed weights are the parameters that are trained, each on its own", False),),
-        theorems=_THEOREMS + (("two-layer-sims",) if complete else ()),
+        theorems=(*(("orbit-invariance",) if row.analytic else ()), *_THEOREMS)
+        + (("two-layer-sims",) if complete else ()),
     )  # fmt: skip
 
 

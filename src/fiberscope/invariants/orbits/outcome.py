@@ -106,7 +106,7 @@ class Orbit(Result):
                 + (f"dropped <= {e.dropped:.1e}" if e.dropped else "none dropped")
             )
             depth = f", ranks by bracket depth {', '.join(map(str, e.growth))}" if e.growth else ""
-            lines.append(f"  {e.method}: {e.dimension}{depth}{gap}{'' if e.clear else '; ' + e.note}")
+            lines.append(f"  {e.method}: {sign}{e.dimension}{depth}{gap}{'' if e.clear else '; ' + e.note}")
         if self.order is not None and self.at == "theta":
             lines.append(f"  brackets of depth {self.order} at the point itself span the tangent space")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_choice, as_count, shown
 from fiberscope.domains import Box
 from fiberscope.errors import FiberscopeError, InputError, ScopeError
 from fiberscope.invariants.orbits.certified import proves_rank
@@ -56,14 +57,15 @@ def orbit(
             Gaussian inputs.
         at: "theta", or "generic" for the architecture's generic dimension.
         method: "auto" (flow, and the others where they are cheap), one of "flow", "transport", "exact", or "all".
-        frozen: names of blocks that are not trained, such as "b2".
+        frozen: names of blocks that are not trained, such as "b2"; all others are, output biases too.
         domain: of the inputs of a piecewise linear network, whose fields are those of the activation patterns there.
         seed: of all random draws.
         budget: seconds; methods not begun by then are left out.
         progress: called with (fraction, text).
 
     Raises:
-        InputError: if blocks are unknown, or a model without a point was given none.
+        InputError: if blocks are unknown, a model without a point was given none, or an argument says nothing about
+            the kind of model.
         ScopeError: if the layers are not the parameters that are trained.
 
     Complexity: O(M) gradients and a singular value decomposition O(M^3); 2 depth - 1 times the gradients for brackets.
@@ -74,8 +76,11 @@ def orbit(
     >>> found.dimension, found.ambient, found.certified
     (4, 7, True)
     """
-    if at not in ("theta", "generic"):
-        raise InputError(f"at={at!r}; expected 'theta' or 'generic'")
+    as_choice(at, "at", ("theta", "generic"))
+    as_choice(method, "method", ("auto", "flow", "transport", "exact", "all"))
+    seed = as_count(seed, "seed")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress={shown(progress)}; give a function of (fraction, text), or None")
     clock = Budget.of(budget).start()
     rng = np.random.default_rng(seed)
     subject = subject_of(model, theta, inputs, at, frozen, domain, seed, rng, clock)
@@ -95,6 +100,8 @@ def orbit(
         if name == "brackets":
             growth = estimate.growth
     outcome = _verdict(subject, at, found, tangent, growth)
+    if outcome.is_lower_bound and clock.expired:
+        outcome = replace(outcome, notes=("the time was over: the dimension may be larger", *outcome.notes))
     if outcome.rigor is Rigor.NUMERICAL and outcome.certified and not clock.expired:
         tell(None, f"proving rank {outcome.dimension} in ball arithmetic")
         outcome = _proved(subject, outcome, rng)
@@ -121,8 +128,6 @@ def _methods(subject: Subject, method: str, at: str) -> list[str]:
     if method == "all":
         chosen = ["flow", "brackets", "transport", *(["exact"] if able else [])]
     elif method != "auto":
-        if method not in ("flow", "transport", "exact"):
-            raise InputError(f"method={method!r}; expected auto, flow, transport, exact or all")
         if method == "exact" and not able:
             raise ScopeError("the exact method needs a Network or a model of fiberscope.models, not a user function")
         chosen = [method]
@@ -185,10 +190,11 @@ def _verdict(subject: Subject, at: str, found: Sequence[Estimate], tangent: Floa
     if at == "generic":
         growth = next((e.growth for e in found if e.dimension == low), ())
     order = next((d for d, r in enumerate(growth, start=1) if r == low), None)
+    kept = () if subject.bent else ("orbit-invariance",)
     return Orbit(
         model=subject.name, dimension=low, ambient=subject.floats.size, rigor=rigor, is_lower_bound=open_,
         upper=top.value, upper_reason=top.reason, certified=certified, order=order, growth=growth,
         gap=None if gap is None else (float(gap[0] or 0.0), float(gap[1] or 0.0)), estimates=tuple(found), at=at,
-        notes=tuple(notes), theorems=("orbit-invariance", "bracket-rank", *top.theorems),
+        notes=tuple(notes), theorems=(*kept, "bracket-rank", *top.theorems),
         tangent=tangent.T if tangent is not None and len(tangent) == low else None,
     )  # fmt: skip

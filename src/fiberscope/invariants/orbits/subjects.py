@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_finite
 from fiberscope.autodiff.families import Family, RestrictedFamily
 from fiberscope.autodiff.floats import FloatFamily, NumpyFamily
 from fiberscope.domains import Box
 from fiberscope.errors import InputError, ScopeError, UnsupportedError
+from fiberscope.invariants.arguments import as_names, refuse
 from fiberscope.invariants.classes.projections import nearest_on_manifold
 from fiberscope.invariants.orbits.ceilings import Ceiling, ceiling, trained_dimension
 from fiberscope.invariants.regions import nearby, realised_regions
@@ -40,6 +42,8 @@ class Subject:
     notes: tuple[str, ...] = ()
     beyond: Ceiling | None = None
     """The proved upper bound where `top` speaks only of the activation patterns that a search found."""
+    bent: bool = False
+    """Whether an activation has kinks: then a flow may leave the patterns, and the orbit says nothing of it there."""
 
 
 def subject_of(model: Any, theta: Any, inputs: Any, at: str, frozen: Sequence[str], domain: Box | str | None, seed: int,
@@ -51,6 +55,7 @@ def subject_of(model: Any, theta: Any, inputs: Any, at: str, frozen: Sequence[st
         ScopeError: if its fields are not those of its parameters, or its orbit is too large for a matrix.
     """
     if isinstance(model, Network):
+        refuse([("inputs", inputs)], "inputs are for torch modules and JAX functions; a network has a domain")
         return _network(model, theta, at, frozen, domain, seed, rng, clock)
     if domain is not None:
         raise InputError("a domain is for networks; the inputs of other models are drawn as they say")
@@ -58,11 +63,13 @@ def subject_of(model: Any, theta: Any, inputs: Any, at: str, frozen: Sequence[st
         model = model.family
     if frozen:
         raise InputError("frozen blocks are for networks; leave the others out of theta")
+    if isinstance(model, FloatFamily | Family):
+        refuse([("inputs", inputs)], "inputs are for torch modules and JAX functions; a family draws its own")
     if isinstance(model, FloatFamily):
         name = getattr(model, "name", "function")
         return Subject(name, model, None, None, Ceiling(model.size, "all parameters", ()), False)
     if isinstance(model, Family):
-        start = rng.standard_normal(model.size) if theta is None else np.asarray(theta, dtype=np.float64)
+        start = rng.standard_normal(model.size) if theta is None else as_finite(theta, "theta")
         if theta is None and at == "theta":
             raise InputError("the model has no parameters of its own: give theta, or at='generic'")
         exact = None if theta is None else rationals.exact_array(theta)
@@ -86,6 +93,7 @@ def _function(model: Any, theta: Any, inputs: Any, at: str, rng: np.random.Gener
 
         if inputs is None:
             raise InputError("a torch module needs inputs: example inputs (N, ...), or the shape of one")
+        refuse([("theta", theta)], "a torch module has its own parameters; load a state_dict into it")
         family: FloatFamily = torch_family(model, inputs)
         name = type(model).__name__
     elif callable(model):
@@ -108,9 +116,7 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
         net = net.with_theta(theta)
     blocks = blocks_of(net.widths)
     names = [name for name, _ in blocks]
-    unknown = [name for name in frozen if name not in names]
-    if unknown:
-        raise InputError(f"frozen blocks {', '.join(unknown)}; the network has {', '.join(names)}")
+    frozen = as_names(frozen, "frozen blocks", names)
     free = [name for name in names if name not in frozen]
     rows = [layer.activation for layer in net.hidden]
     last = None if net.layers[-1].activation.name == "identity" else net.layers[-1].activation
@@ -134,6 +140,12 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
         if not all(c.trivial for c in partition):  # classes stay classes along the orbit
             beside = nearest_on_manifold(beside, partition, exact=True)
         found = realised_regions(net, box, seed=seed, clock=clock, beside=beside)
+        if not found.count:
+            late = "in the time given" if clock.expired else "by search"
+            raise ScopeError(
+                f"no input that lies inside the region of an activation pattern was found {late} on {box}; "
+                "the orbit needs one: give more time, or a smaller domain"
+            )
         held = np.where(found.free, np.nan, box.lower)
         fixed = None if found.free.all() else np.broadcast_to(held, (found.count, net.widths[0]))
         family = piecewise_family(net.widths, rows, Patterns(found.slopes, found.intercepts, fixed))
@@ -158,4 +170,6 @@ def _network(net: Network, theta: Any, at: str, frozen: Sequence[str], domain: B
         family, exact, start = RestrictedFamily(family, exact, index), exact[index], start[index]
     every = [*rows, *([last] if last is not None else [])]
     polynomial = all(row.pieces is not None or row.name in ("square", "polynomial") for row in every)
-    return Subject(net.architecture, NumpyFamily(family, start), family, exact, top, polynomial, notes, beyond)
+    return Subject(
+        net.architecture, NumpyFamily(family, start), family, exact, top, polynomial, notes, beyond, bool(bent)
+    )

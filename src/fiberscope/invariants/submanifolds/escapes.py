@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -13,14 +13,16 @@ import numpy.typing as npt
 from fiberscope import rationals
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as find_activation
+from fiberscope.arguments import as_count
 from fiberscope.autodiff.families import Data, Family, GradientFamily
 from fiberscope.autodiff.floats import FloatFamily, NumpyFamily
 from fiberscope.autodiff.nilpotent import Nilpotent
 from fiberscope.autodiff.objects import BallJets, ExactJets, Objects, proved_sign
 from fiberscope.autodiff.symbols import Poly
 from fiberscope.errors import InputError, ScopeError, UnsupportedError
+from fiberscope.invariants.arguments import as_names
 from fiberscope.models.chains import chain_family
-from fiberscope.network import Network
+from fiberscope.network import Network, whole_widths
 from fiberscope.results import Answer, Assumption, Verdict
 
 ExactArray = npt.NDArray[Any]
@@ -60,7 +62,7 @@ class Subject:
         ]
 
 
-def subject_of(model: Any, frozen: Sequence[int]) -> Subject:
+def subject_of(model: Any, frozen: Sequence[int | str] | str) -> Subject:
     """What a network, an architecture (widths, activation), a model, or a family of fields offers.
 
     Raises:
@@ -78,11 +80,10 @@ def subject_of(model: Any, frozen: Sequence[int]) -> Subject:
             )
         widths, rows = model.widths, tuple(layer.activation for layer in model.hidden)
     elif isinstance(model, tuple) and len(model) == 2:
-        widths = tuple(int(n) for n in model[0])
-        named = model[1]
-        each = [named] * (len(widths) - 2) if isinstance(named, str | Activation) else list(named)
+        widths, named = whole_widths(model[0]), model[1]
+        each = list(named) if isinstance(named, list | tuple) else [named] * (len(widths) - 2)
         rows = tuple(find_activation(a) for a in each)
-        if len(rows) != len(widths) - 2 or min(widths) < 1:
+        if len(rows) != len(widths) - 2:
             raise InputError(f"{len(rows)} activations for widths {widths}; give one, or one for each hidden layer")
     family: Any = chain_family(widths, rows) if widths is not None else getattr(model, "family", model)
     if widths is None and isinstance(model, FloatFamily):
@@ -95,10 +96,26 @@ def subject_of(model: Any, frozen: Sequence[int]) -> Subject:
     size = floats.size
     blocks = getattr(exact if isinstance(exact, GradientFamily) else floats, "shapes", None)
     blocks = blocks or getattr(floats, "blocks", None) or (("theta", (size,)),)
-    kept = tuple(sorted({int(k) for k in frozen}))
-    if kept and not 0 <= kept[0] <= kept[-1] < size:
-        raise InputError(f"frozen parameters {kept}; indices run from 0 to {size - 1}")
+    kept = _frozen(frozen, blocks, size)
     return Subject(size, floats, exact, widths, rows, tuple(blocks), kept)
+
+
+def _frozen(
+    given: Sequence[int | str] | str, blocks: Sequence[tuple[str, tuple[int, ...]]], size: int
+) -> tuple[int, ...]:
+    """Indices of the parameters that are named one by one or by their blocks."""
+    ends = np.cumsum([0, *(int(np.prod(shape)) for _, shape in blocks)])
+    places = {name: range(a, b) for (name, _), a, b in zip(blocks, ends, ends[1:], strict=False)}
+    out: set[int] = set()
+    for entry in given if isinstance(given, Iterable) and not isinstance(given, str) else (given,):
+        if isinstance(entry, str):
+            out.update(places[as_names(entry, "frozen blocks", places)[0]])
+            continue
+        k = as_count(entry, "frozen parameter")
+        if k >= size:
+            raise InputError(f"frozen parameter {k}; indices run from 0 to {size - 1}")
+        out.add(k)
+    return tuple(sorted(map(int, out)))
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_count
 from fiberscope.autodiff.families import Data, Family
 from fiberscope.autodiff.nilpotent import Nilpotent
 from fiberscope.autodiff.objects import Objects, SymbolicJets
 from fiberscope.autodiff.symbols import Counter, Poly
 from fiberscope.errors import InputError, ScopeError
+from fiberscope.invariants.arguments import as_rationals
 from fiberscope.invariants.submanifolds.confinement import confining_classes
 from fiberscope.invariants.submanifolds.equations import from_equations
 from fiberscope.invariants.submanifolds.escapes import SUSPECT, Search, Subject, refutation, subject_of
@@ -46,7 +48,7 @@ def is_invariant(
     model: Any,
     *,
     theta: npt.ArrayLike | None = None,
-    frozen: Sequence[int] = (),
+    frozen: Sequence[int | str] | str = (),
     seed: int = 0,
     budget: Budget | float | None = None,
 ) -> Verdict:
@@ -58,7 +60,7 @@ def is_invariant(
         model: a `Network` (its architecture: theta is that of `Network.theta`), a pair (widths, activation), a family
             or a model of `fiberscope.models`, or a family of `jax_family` or `torch_family`.
         theta: a point of the set where fields are tried first, (M,).
-        frozen: indices of parameters that are not trained.
+        frozen: indices of parameters that are not trained, or names of blocks of them, such as "b2".
         seed: of the points and fields tried.
         budget: seconds after which no further argument is begun.
 
@@ -82,13 +84,14 @@ def is_invariant(
     >>> is_invariant("W1[0] = W1[1]; b1[0] = b1[1]", ((2, 2, 1), "tanh")).answer.name  # the outgoing weights differ
     'NO'
     """
+    seed = as_count(seed, "seed")
     clock = Budget.of(budget).start()
     subject = subject_of(model, frozen)
     target = _target(submanifold, subject)
     if target.size != subject.size:
         raise InputError(f"the set lives in {target.size} parameters; the model has {subject.size}")
     simple = target if isinstance(target, LinearSet) else target.linear()
-    start = None if theta is None else rationals.fractions(rationals.exact_array(np.asarray(theta)))
+    start = None if theta is None else rationals.fractions(as_rationals(theta, "theta"))
     if start is not None and not isinstance(target, Parametrised) and not target.contains(start):
         raise InputError("theta is not on the set")
     search = Search(subject, seed)

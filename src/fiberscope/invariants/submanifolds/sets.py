@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fiberscope import rationals
 from fiberscope.autodiff.symbols import Poly
 from fiberscope.errors import InputError
+from fiberscope.invariants.arguments import as_rationals
 
 ExactArray = npt.NDArray[Any]
 
@@ -358,7 +359,4 @@ def _apply(matrix: ExactArray, vector: ExactArray) -> ExactArray:
 
 
 def _exact(values: npt.ArrayLike) -> ExactArray:
-    try:
-        return rationals.exact_array(np.asarray(values))
-    except TypeError as exc:
-        raise InputError(f"equations over the rationals were expected: {exc}") from exc
+    return as_rationals(values, "equations over the rationals were expected")

@@ -12,11 +12,13 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_choice, as_count, as_finite, as_number
 from fiberscope.errors import InputError
 from fiberscope.meanfield.angles.kernel import angles_of, checked_angles, network_values
 from fiberscope.meanfield.angles.labels import Labels, carried
 from fiberscope.meanfield.angles.runs import AngleRun, Method, critical_time, fine_times, turning_points
 from fiberscope.meanfield.angles.system import AngleSystem, check_dimensions, fastest_rate, modes_for
+from fiberscope.meanfield.arguments import check_run
 from fiberscope.meanfield.integrators import Trajectory, checked_times, integrate
 from fiberscope.results import Budget, Progress, Result, Rigor
 
@@ -26,6 +28,7 @@ _OBSERVED = (
     "mass_plus", "mass_minus", "w2_plus", "w2_minus", "mean_plus", "mean_minus", "energy", "dissipation",
     "residual_mean", "identity_defect",
 )  # fmt: skip
+_STARTS = ("gauss", "graded", "quantile")
 _EXPLICIT = 300.0
 """Time spans up to so many fastest relaxation times are cheaper with explicit steps."""
 _STEP = 2.0
@@ -133,11 +136,10 @@ class AngleFlow(Result):
         For a run that started from the law these are the masses that the flow carries into the bins; else the
         particles are counted.
         """
-        if bins < 1:
-            raise InputError(f"{bins} bins; give at least one")
+        bins = as_count(bins, "bins", 1)
         edges = np.linspace(0.0, math.pi / 2, bins + 1)
         width = edges[1]
-        if self.initial in ("gauss", "graded"):
+        if self.initial in _STARTS[:2]:
             plus, minus = (np.maximum(np.diff(part.cumulative(edges), axis=1), 0.0) / width for part in self._labels)
             return edges, plus, minus
         both = []
@@ -148,7 +150,7 @@ class AngleFlow(Result):
 
     @functools.cached_property
     def _labels(self) -> tuple[Labels, Labels]:
-        if self.initial not in ("gauss", "graded"):
+        if self.initial not in _STARTS[:2]:
             raise InputError(f"a run from {self.initial} particles has no density; use init='gauss' or the histogram")
         return carried(self.run.system, self.run.times, self.run.states, self.times)
 
@@ -230,12 +232,16 @@ class AngleFlow(Result):
             " ".join(f"{h:>13}" for h in ("time", "m+", "m-", "W2(tau+, 0)", "W2(tau-, pi/2)", "energy", "E[f*-f]")),
         ]
         lines += [f"{self.times[k]:13.6g} " + " ".join(f"{getattr(self, n)[k]:13.6g}" for n in names) for k in rows]
+        lines += [
+            "m+, m-: mass of the neurons with a > 0 (tau+) and with a < 0 (tau-); energy: half the mean squared error",
+            "W2(tau+, 0), W2(tau-, pi/2): how far they are from H and from its complement; E[f*-f]: the mean residual",
+        ]
         if self.critical_time is None:
             by = "" if self.complete else f" by time {self.times[-1]:.6g}" if len(self.times) else " yet"
             lines.append(f"m+ {'does' if self.complete else 'did'} not reach alpha{by}")
         else:
-            lines.append(f"m+ reaches alpha at time {self.critical_time:.7g}; m+ - alpha at the end "
-                         f"{self.mass_plus[-1] - self.alpha:.6g}")  # fmt: skip
+            end = f"; m+ - alpha at the end {self.mass_plus[-1] - self.alpha:.6g}" if len(self.times) else ""
+            lines.append(f"m+ reaches alpha at time {self.critical_time:.7g}{end}")
         lines.append(
             f"mass identity m+ - alpha = m- - E[f*-f]/lam_0: defect {np.abs(self.identity_defect).max(initial=0.0):.1e}"
         )
@@ -301,8 +307,9 @@ def angle_flow(
     """
     check_dimensions(d, dH)
     wanted = checked_times(times)
-    if not 0 < rtol < 1:
-        raise InputError(f"rtol = {rtol:g}; give a number between 0 and 1")
+    if not as_number(rtol, "rtol", above=0) < 1:
+        raise InputError(f"rtol {rtol:g}; give a number between 0 and 1")
+    check_run(path, budget, progress)
     system, start, initial = _start(int(d), int(dH), nodes, modes, init)
     counts = system.split(len(start))
     nodes = max(counts)
@@ -346,32 +353,32 @@ def _start(d: int, dH: int, nodes: int, modes: int | None, init: Start) -> tuple
     """The system, the starting state, and the name of the start."""
     counts: tuple[int, int] | None = None
     if isinstance(init, str):
-        if init not in ("gauss", "graded", "quantile"):
-            raise InputError(f"init = {init!r}; give 'gauss', 'graded', 'quantile' or (angles, masses, signs)")
-        if isinstance(nodes, bool) or not isinstance(nodes, int | np.integer) or nodes < 1:
-            raise InputError(f"nodes = {nodes!r}; give the number of particles of each sign, at least 1")
+        as_choice(init, "init", _STARTS)
+        nodes = as_count(nodes, "nodes, particles of each sign", 1)
     else:
         angles, masses, signs = _given(init)
         counts = int((signs > 0).sum()), int((signs < 0).sum())
         nodes = max(counts)
     system = AngleSystem(d, dH, modes_for(d, dH, nodes) if modes is None else modes, counts)
     if counts is None:
-        return system, getattr(system, f"{init}_start")(nodes), cast(str, init)
+        starts = {"gauss": system.gauss_start, "graded": system.graded_start, "quantile": system.quantile_start}
+        name = cast(str, init)
+        return system, starts[name](nodes), name
     order = np.argsort(-signs, kind="stable")
     return system, system.pack(masses[order], angles[order]), "given"
 
 
 def _given(init: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
     try:
-        angles, masses, signs = (np.asarray(part, float) for part in init)
+        angles, masses, signs = (as_finite(part, "init") for part in init)
     except (TypeError, ValueError):
-        raise InputError("init is neither a name nor three lists of numbers (angles, masses, signs)") from None
+        raise InputError("init is neither a name nor three lists of finite numbers (angles, masses, signs)") from None
     if angles.ndim != 1 or not angles.shape == masses.shape == signs.shape:
         shapes = f"{angles.shape}, {masses.shape}, {signs.shape}"
         raise InputError(f"angles, masses and signs of shapes {shapes}; give one of each for every particle")
     checked_angles(angles)
-    if not (np.isfinite(masses).all() and (masses > 0).all()):
-        raise InputError("masses of particles must be positive and finite")
+    if not (masses > 0).all():
+        raise InputError("masses of particles must be positive")
     if not (np.isin(signs, (-1.0, 1.0)).all() and (signs > 0).any() and (signs < 0).any()):
         raise InputError("signs of particles are +1 or -1, with at least one of each")
     return angles, masses, signs
@@ -379,10 +386,8 @@ def _given(init: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 def _method(asked: str, span: float, nodes: int) -> Method:
     """`span` is the time span in units of the fastest relaxation time."""
-    if asked in ("DOP853", "Radau", "BDF"):
+    if as_choice(asked, "method", ("auto", "DOP853", "Radau", "BDF")) != "auto":
         return cast(Method, asked)
-    if asked != "auto":
-        raise InputError(f"method = {asked!r}; give 'auto', 'DOP853', 'Radau' or 'BDF'")
     if span <= _EXPLICIT:
         return "DOP853"
     return "Radau" if nodes <= 100 else "BDF"

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_floats
 from fiberscope.errors import InputError
 from fiberscope.meanfield.angles.system import check_dimensions
 
@@ -159,7 +160,7 @@ def checked_angles(angles: ArrayLike) -> FloatArray:
     Raises:
         InputError: unless they lie in [0, pi/2].
     """
-    found = np.asarray(angles, float)
+    found: FloatArray = as_floats(angles, "angles")
     if not ((found >= 0) & (found <= math.pi / 2)).all():
         raise InputError("angles to H lie between 0 and pi/2 = 1.5707963...")
     return found

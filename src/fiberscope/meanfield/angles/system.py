@@ -14,6 +14,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_count
 from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.jacobi import gauss_jacobi, jacobi_values
 from fiberscope.meanfield.harmonics.kernels import alpha_of, relu_eigenvalues
@@ -62,7 +63,7 @@ class AngleSystem:
 
     def __init__(self, d: int, dH: int, modes: int, counts: tuple[int, int] | None = None) -> None:
         check_dimensions(d, dH)
-        if not 2 <= modes <= _MODES:
+        if not 2 <= as_count(modes, "modes") <= _MODES:
             raise InputError(f"{modes} modes; give at least 2 and at most {_MODES}")
         self.dimension, self.subspace_dimension, self.modes, self.counts = d, dH, modes, counts
         self.alpha = alpha_of(dH)
@@ -236,12 +237,8 @@ def check_dimensions(d: int, dH: int) -> None:
     Raises:
         InputError: unless 1 <= dH < d.
     """
-    for name, value in (("d", d), ("dH", dH)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise InputError(f"{name} = {value!r}; give a whole number")
-    if dH < 1:
-        raise InputError(f"a subspace of dimension {dH}; give dH >= 1")
-    if dH >= d:
+    as_count(d, "d", 1)
+    if as_count(dH, "dH", 1) >= d:
         raise InputError(f"a subspace of dimension {dH} in dimension {d}; its complement must not be 0, give dH < d")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_count, as_number
 from fiberscope.errors import InputError
 from fiberscope.meanfield.integrators import checked_times
 from fiberscope.meanfield.tables import time_table
@@ -53,7 +54,7 @@ class OddFlow(Result):
     complete: bool = True
     reason: str = ""
     rigor: Rigor = Rigor.NUMERICAL
-    theorems: tuple[str, ...] = field(default=("odd-linear", "linear-rate"))
+    theorems: tuple[str, ...] = ("linear-rate",)
 
     @property
     def energy(self) -> FloatArray:
@@ -118,8 +119,14 @@ def odd_flow(
     True
     """
     moments = checked_times(times)
-    v, total = _checked(beta_norm, d, variance, scale, slope)
-    a, b = 2.0 * slope * beta_norm, slope**2 * total * v
+    d, beta_norm, slope = (
+        as_count(d, "d", 1),
+        as_number(beta_norm, "beta_norm", least=0),
+        as_number(slope, "slope", above=0),
+    )
+    v = 1.0 / d if variance is None else as_number(variance, "variance", above=0)
+    total = 1.0 + 1.0 / d if scale is None else as_number(scale, "scale", above=0)
+    a, b = 2.0 * slope * beta_norm, slope * slope * total * v
     s = math.hypot(a, b)
     w_star = beta_norm / v
     if b == 0.0 or not math.isfinite(s) or not math.isfinite(w_star * w_star * v):
@@ -135,22 +142,8 @@ def odd_flow(
     with np.errstate(divide="ignore"):
         log_gap = np.log(0.5 * v) + 2.0 * np.log(w_star) + 2.0 * (log_sech2 - np.log(whole))
     return OddFlow(
-        dimension=int(d), beta_norm=float(beta_norm), variance=v, scale=total, slope=float(slope), times=moments,
+        dimension=d, beta_norm=beta_norm, variance=v, scale=total, slope=slope, times=moments,
         w_norm=w_star * (grown / whole), w_star_norm=w_star, gap=0.5 * v * (w_star * (sech2 / whole)) ** 2,
         log_gap=log_gap, rate=2.0 * s, rate_bound=2.0 * b,
+        theorems=("odd-linear", "linear-rate") if slope != 1 else ("linear-rate",),  # a linear network is linear anyway
     )  # fmt: skip
-
-
-def _checked(
-    beta_norm: float, d: int, variance: float | None, scale: float | None, slope: float
-) -> tuple[float, float]:
-    if isinstance(d, bool) or int(d) != d or d < 1:
-        raise InputError(f"dimension {d}; give an integer >= 1")
-    if not (math.isfinite(beta_norm) and beta_norm >= 0):
-        raise InputError(f"|beta| = {beta_norm}; give a finite number >= 0")
-    v = 1.0 / d if variance is None else float(variance)
-    total = 1.0 + 1.0 / d if scale is None else float(scale)
-    for name, value in (("variance", v), ("scale", total), ("slope", slope)):
-        if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name} {value}; give a finite number > 0")
-    return v, total

@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_count, as_number
 from fiberscope.errors import InputError
+from fiberscope.meanfield.arguments import check_run
 from fiberscope.meanfield.harmonics.kernels import relu_slab
 from fiberscope.meanfield.integrators import Trajectory, checked_times, integrate
 from fiberscope.meanfield.lowdim.kernel import side_rule
@@ -23,7 +25,7 @@ from fiberscope.meanfield.lowdim.system import (
     seen_target,
 )
 from fiberscope.meanfield.tables import time_table
-from fiberscope.meanfield.targets.base import Target
+from fiberscope.meanfield.targets.base import Target, checked_target
 from fiberscope.results import Budget, Progress, Result, Rigor, jsonable
 
 FloatArray = NDArray[np.float64]
@@ -215,6 +217,7 @@ class LowdimFlow(Result):
             f"mean-field dynamics of a target on H, dH = {size}, d = {d}: a measure on S^{size} ({particles})",
             f"  target by {self.form}" + (f", error about {self.potential_error:.1e}" if self.potential_error else ""),
             *time_table(columns),
+            "  m+, m-: mass of the neurons with a > 0, a < 0; F: half the mean squared error; -F': how fast it falls",
         ]
         if len(self.times):
             lines.append(f"  energy balance holds to {np.max(np.abs(self.dissipation_defect)):.1e}")
@@ -280,9 +283,11 @@ def lowdim_flow(
     (0.5, 0.125, True)
     """
     moments = checked_times(times)
-    if not 0 < rtol < 0.1:
+    if not as_number(rtol, "rtol", above=0) < 0.1:
         raise InputError(f"rtol {rtol:g}; give a number between 0 and 0.1")
-    seen = seen_target(target_on_H, int(d), 0.1 * rtol)
+    check_run(path, budget, progress)
+    seed = as_count(seed, "seed")
+    seen = seen_target(checked_target(target_on_H), as_count(d, "dimension d", 1), 0.1 * rtol)
     dH = len(seen.basis)
     if init is None:
         start, shares, counts, how = initial_measure(dH, seen.dimension, nodes, seed)

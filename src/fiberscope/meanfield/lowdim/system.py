@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_count, as_finite, shown
 from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.ball import BallExpansion
 from fiberscope.meanfield.harmonics.jacobi import gauss_jacobi, sphere_rule
@@ -68,8 +69,6 @@ def seen_target(target: Target, d: int, tolerance: float) -> SeenTarget:
     >>> seen.form, round(float(seen.potential(np.array([[1.0, 0.0]]))[0][0]) * 3, 12)
     ('closed form', 1.0)
     """
-    if not isinstance(target, Target):
-        raise InputError(f"target of type {type(target).__name__}; give a Target, for instance Teacher(c, B)")
     whole = target.dimension == d
     basis = target.subspace if whole else np.eye(min(target.dimension, d), d)
     if not 1 <= len(basis) < d or target.dimension > d:
@@ -199,10 +198,12 @@ def initial_measure(
     given = (nodes,) if isinstance(nodes, int | np.integer) else nodes
     if given is None:
         given = {1: (24,), 2: (6, 10), 3: (4, 5)}.get(dH, (256,))
-    counts = tuple(int(n) for n in given)
+    if not isinstance(given, tuple | list):
+        raise InputError(f"nodes {shown(nodes)}; give a whole number or a tuple of them")
+    counts = tuple(as_count(n, "nodes", 1) for n in given)
     if dH in (2, 3) and len(counts) == 1:
         counts *= 2
-    if min(counts, default=0) < 1 or len(counts) != (2 if dH in (2, 3) else 1):
+    if not counts or len(counts) != (2 if dH in (2, 3) else 1):
         raise InputError(f"nodes {nodes!r} for dH = {dH}; give (radii, directions) for dH = 2, 3, else one number")
     if dH <= 3:
         flat, weights = label_rule(dH, d, counts[0], counts[-1])
@@ -262,9 +263,9 @@ def checked_start(init: tuple[ArrayLike, ArrayLike, ArrayLike], dH: int) -> tupl
     array([0.5])
     """
     try:
-        points, masses, signs = (np.asarray(a, float) for a in init)
+        points, masses, signs = (as_finite(a, "init") for a in init)
     except (TypeError, ValueError):
-        raise InputError("init must be (points, masses, signs) of numbers") from None
+        raise InputError("init is not (points, masses, signs) of finite numbers") from None
     if points.ndim != 2 or points.shape[1] != dH + 1 or not len(points):
         raise InputError(f"initial points of shape {points.shape}; give rows (u_H, |u_perp|), (m, {dH + 1})")
     try:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as row_of
+from fiberscope.arguments import as_choice, as_count, as_finite
 from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.jacobi import sphere_rule
 from fiberscope.meanfield.harmonics.kernels import arccos_potential
@@ -268,16 +269,11 @@ def checked_neurons(a: ArrayLike, B: ArrayLike, dimension: int | None = None) ->
     >>> checked_neurons([1], [[0, 2]])
     (array([1.]), array([[0., 2.]]))
     """
-    try:
-        heads, rows = np.array(a, float), np.array(B, float)
-    except (TypeError, ValueError):
-        raise InputError("the neurons are not numbers; give a of shape (m,) and B of shape (m, d)") from None
+    heads, rows = as_finite(a, "a").copy(), as_finite(B, "B").copy()
     if heads.ndim != 1 or rows.ndim != 2 or len(heads) != len(rows) or not rows.size:
         raise InputError(f"neurons of shapes {heads.shape} and {rows.shape}; give a of (m,) and B of (m, d), m >= 1")
     if dimension is not None and rows.shape[1] != dimension:
         raise InputError(f"neurons of dimension {rows.shape[1]} for a problem of dimension {dimension}")
-    if not (np.isfinite(heads).all() and np.isfinite(rows).all()):
-        raise InputError("a neuron is not finite; give finite a and B")
     return heads, rows
 
 
@@ -320,8 +316,9 @@ def forces_of(
         InputError: for unknown losses, malformed data, or labels that are no labels.
     """
     row = row_of(activation)
-    if loss not in get_args(Loss):
-        raise InputError(f"loss {loss!r}; give 'squared' or 'logistic'")
+    as_choice(loss, "loss", get_args(Loss))
+    samples = as_count(samples, "samples", 1)
+    seed = as_count(seed, "seed")
     if data is not None:
         points, labels = _checked_data(data, loss)
         n = len(points)
@@ -347,13 +344,12 @@ def forces_of(
 
 def _checked_data(data: Any, loss: Loss) -> tuple[FloatArray, FloatArray]:
     try:
-        points, labels = (np.array(part, float) for part in data)
+        X, y = data
     except (TypeError, ValueError):
         raise InputError("data are no pair of arrays; give (X, y) of shapes (n, d), (n,)") from None
+    points, labels = as_finite(X, "X of the data").copy(), as_finite(y, "y of the data").copy()
     if points.ndim != 2 or labels.shape != (len(points),) or not points.size:
         raise InputError(f"data of shapes {points.shape}, {labels.shape}; give X of (n, d) and y of (n,)")
-    if not (np.isfinite(points).all() and np.isfinite(labels).all()):
-        raise InputError("the data hold entries that are not finite")
     if loss == "squared":
         return points, labels
     if np.isin(labels, (-1.0, 1.0)).all():
@@ -365,8 +361,6 @@ def _checked_data(data: Any, loss: Loss) -> tuple[FloatArray, FloatArray]:
 
 
 def _nodes(d: int, group: OrthogonalGroup | None, samples: int, seed: int) -> _Nodes:
-    if samples < 1:
-        raise InputError(f"{samples} samples; give at least one")
     if d <= 3:
         points, weights = sphere_rule(
             d, max(1, -(-samples // 2)) if d < 3 else max(1, round(float(np.sqrt(samples / 2))))

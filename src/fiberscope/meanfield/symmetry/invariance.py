@@ -1,4 +1,4 @@
-"""Symmetries of trained two-layer networks: how far from invariant, how aligned with a subspace, how far from linear.
+"""Symmetries of trained two-layer networks: how far from invariant, how far from odd and from linear.
 
 What Propositions 3.2.1 and 3.2.2 of arXiv 2211.08771 promise of training, as checks of a network at hand.
 """
@@ -6,14 +6,16 @@ What Propositions 3.2.1 and 3.2.2 of arXiv 2211.08771 promise of training, as ch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_choice, as_number, shown
 from fiberscope.errors import InputError
 from fiberscope.meanfield.symmetry.groups import antipodal
+from fiberscope.meanfield.symmetry.hypotheses import Hypotheses, screen, target_defect
 from fiberscope.meanfield.symmetry.measures import (
     Neurons,
     is_signed,
@@ -24,7 +26,6 @@ from fiberscope.meanfield.symmetry.measures import (
     same_exactly,
     sphere_points,
 )
-from fiberscope.meanfield.tables import time_table
 from fiberscope.results import Assumption, Result, Rigor
 
 FloatArray = NDArray[np.float64]
@@ -74,7 +75,7 @@ class InvarianceCheck(Result):
     assumptions: tuple[Assumption, ...]
     conclusion: str
     rigor: Rigor
-    theorems: tuple[str, ...] = ("meanfield-symmetry",)
+    theorems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One screen."""
@@ -83,16 +84,15 @@ class InvarianceCheck(Result):
         ]
         if self.exact is False and self.exact_rays:
             how += ", but exactly the same mass on every ray"
-        lines = [
-            f"{self.neurons} {self.activation} neurons in R^{self.dimension} under {self.group}, "
-            f"(a, b) -> ({'-' if self.sign < 0 else ''}a, T b)",
-            f"  neurons: relative W2 distance to their image {max(self.measure_defects, default=0.0):.3g} ({how})",
-            f"  function: relative L2 distance to its image {max(self.function_defects, default=0.0):.3g}",
-            *_lines_of(self.assumptions),
-            f"  {self.conclusion}",
-            f"  {self.rigor.value}",
+        measured = [
+            f"neurons: relative W2 distance to their image {max(self.measure_defects, default=0.0):.3g} ({how})",
+            f"function: relative L2 distance to its image {max(self.function_defects, default=0.0):.3g}",
         ]
-        return "\n".join(lines)
+        head = (
+            f"{self.neurons} {self.activation} neurons in R^{self.dimension} under {self.group}, "
+            f"(a, b) -> ({'-' if self.sign < 0 else ''}a, T b)"
+        )
+        return screen(head, measured, self.assumptions, self.conclusion, self.rigor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,70 +138,18 @@ class AntisymmetryCheck(Result):
     assumptions: tuple[Assumption, ...]
     conclusion: str
     rigor: Rigor
-    theorems: tuple[str, ...] = ("meanfield-antisymmetry", "odd-linear")
-
-    def __str__(self) -> str:
-        """One screen."""
-        lines = [
-            f"{self.neurons} {self.activation} neurons in R^{self.dimension} under (a, b) -> (-a, -b)",
-            f"  neurons: relative W2 distance to their image {self.measure_defect:.3g}"
-            + (" (exactly permuted)" if self.exact else ""),
-            f"  function: even part {self.oddness_defect:.3g}, not linear {self.linearity_defect:.3g} of its norm",
-            f"  |w| = {float(np.linalg.norm(self.linear_part)):.6g} of the linear part",
-            *_lines_of(self.assumptions),
-            f"  {self.conclusion}",
-            f"  {self.rigor.value}",
-        ]
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True, eq=False)
-class Alignment(Result):
-    """Which share of a network's neurons points into a subspace H.
-
-    Args:
-        dimension: d.
-        subspace_dimension: dH.
-        times: (T,); (0,) for a network that is no flow.
-        share: (T,) sum |a_j||b_j| cos^2 theta_j / sum |a_j||b_j|, theta_j the angle of b_j and H.
-        share_plus: (T,) the same over neurons with a_j > 0 (0 where there are none).
-        share_minus: (T,) over a_j < 0.
-        mean_angle: (T,) mass-weighted mean of theta_j.
-        uniform_share: dH / d, that of uniform directions.
-        angles: (T, m) theta_j in [0, pi/2].
-        masses: (T, m) |a_j||b_j|.
-    """
-
-    hidden: ClassVar[frozenset[str]] = frozenset({"angles", "masses"})
-
-    dimension: int
-    subspace_dimension: int
-    times: FloatArray
-    share: FloatArray
-    share_plus: FloatArray
-    share_minus: FloatArray
-    mean_angle: FloatArray
-    uniform_share: float
-    angles: FloatArray
-    masses: FloatArray
-    rigor: Rigor = Rigor.NUMERICAL
     theorems: tuple[str, ...] = ()
 
-    def to_frame(self) -> dict[str, FloatArray]:
-        """Columns of equal length."""
-        return {
-            "time": self.times, "share": self.share, "share_plus": self.share_plus,
-            "share_minus": self.share_minus, "mean_angle": self.mean_angle,
-        }  # fmt: skip
-
     def __str__(self) -> str:
         """One screen."""
-        head = (
-            f"neurons in R^{self.dimension} against H of dimension {self.subspace_dimension}: share of mass in H "
-            f"(uniform directions: {self.uniform_share:.4g})"
-        )
-        table = {"t": self.times, "share": self.share, "of a > 0": self.share_plus, "of a < 0": self.share_minus}
-        return "\n".join([head, *time_table({**table, "mean angle": self.mean_angle})])
+        measured = [
+            f"neurons: relative W2 distance to their image {self.measure_defect:.3g}"
+            + (" (exactly permuted)" if self.exact else ""),
+            f"function: even part {self.oddness_defect:.3g}, not linear {self.linearity_defect:.3g} of its norm",
+            f"|w| = {float(np.linalg.norm(self.linear_part)):.6g} of the linear part",
+        ]
+        head = f"{self.neurons} {self.activation} neurons in R^{self.dimension} under (a, b) -> (-a, -b)"
+        return screen(head, measured, self.assumptions, self.conclusion, self.rigor)
 
 
 def invariance_defect(
@@ -246,10 +194,8 @@ def invariance_defect(
     found = neurons_of(net, activation=activation, at=at)
     _checked_sign(sign)
     _, maps = maps_of(group, found.dimension)
-    if kind == "measure":
+    if as_choice(kind, "kind", get_args(Kind)) == "measure":
         return max((measure_distance(found, found.image(t, sign)) for t in maps), default=0.0)
-    if kind != "function":
-        raise InputError(f'kind {kind!r}; give "measure" or "function"')
     points = sphere_points(samples, found.dimension, seed)
     return max((_function_defect(found, t, sign, points)[0] for t in maps), default=0.0)
 
@@ -296,6 +242,7 @@ def check_invariance(
     found = neurons_of(net, activation=activation, at=at)
     _checked_sign(sign)
     known, maps = maps_of(group, found.dimension)
+    tolerance = as_number(tolerance, "tolerance", least=0)
     points = sphere_points(samples, found.dimension, seed)
     measure = tuple(measure_distance(found, found.image(t, sign)) for t in maps)
     function = [_function_defect(found, t, sign, points) for t in maps]
@@ -304,18 +251,18 @@ def check_invariance(
     if start is not None:
         begin = neurons_of(start, activation=activation, at=0)
         first = max((measure_distance(begin, begin.image(t, sign)) for t in maps), default=0.0)
-    wanted = _target_defect(target, maps, sign, points)
+    held = Hypotheses(first, target_defect(target, maps, sign, points), tolerance)
     invariant = max(measure, default=0.0) <= tolerance
     rigor = Rigor.EXACT if exact else Rigor.SAMPLED if any(s for _, s in function) else Rigor.NUMERICAL
     phrase = "f*(T x) = f*(x)" if sign > 0 else "f*(T x) = -f*(x)"
+    key = "meanfield-symmetry" if sign > 0 else "meanfield-antisymmetry"
     return InvarianceCheck(
         group=known.name or f"{len(maps)} map{'s' if len(maps) != 1 else ''}", order=known.order(), sign=sign,
         activation=found.row.label, neurons=len(found.b), dimension=found.dimension, measure_defects=measure,
         function_defects=tuple(v for v, _ in function), exact=exact, exact_rays=rays, tolerance=tolerance,
         invariant=invariant, function_invariant=max((v for v, _ in function), default=0.0) <= tolerance,
-        start_defect=first, target_defect=wanted, assumptions=_hypotheses(phrase, first, wanted, tolerance, sign),
-        conclusion=_conclusion(invariant, first, wanted, tolerance), rigor=rigor,
-        theorems=("meanfield-symmetry" if sign > 0 else "meanfield-antisymmetry",),
+        start_defect=first, target_defect=held.target, assumptions=held.assumptions(phrase, sign),
+        conclusion=held.conclusion(invariant), rigor=rigor, theorems=held.cited(key),
     )  # fmt: skip
 
 
@@ -353,6 +300,7 @@ def check_antisymmetry(
     (True, True, [[2.0, 1.0]])
     """
     found = neurons_of(net, activation=activation, at=at)
+    tolerance = as_number(tolerance, "tolerance", least=0)
     d = found.dimension
     _, maps = maps_of(antipodal(d), d)
     points = sphere_points(samples, d, seed)
@@ -366,80 +314,22 @@ def check_antisymmetry(
     if start is not None:
         begin = neurons_of(start, activation=activation, at=0)
         first = measure_distance(begin, begin.image(maps[0], -1))
-    wanted = _target_defect(target, maps, -1, points)
+    held = Hypotheses(first, target_defect(target, maps, -1, points), tolerance)
     promised = found.bias is None and _odd_part_is_linear(found.row)
     rigor = Rigor.EXACT if exact else Rigor.SAMPLED if sampled or also else Rigor.NUMERICAL
+    keys = ("meanfield-antisymmetry", *(("odd-linear",) if promised else ()))
     return AntisymmetryCheck(
         activation=found.row.label, neurons=len(found.b), dimension=d, measure_defect=measure, oddness_defect=odd,
         linearity_defect=linear, linear_part=w, exact=exact, linear_promised=promised, tolerance=tolerance,
         antisymmetric=measure <= tolerance, odd=odd <= tolerance, linear=linear <= tolerance, start_defect=first,
-        target_defect=wanted, assumptions=_hypotheses("f*(-x) = -f*(x)", first, wanted, tolerance, -1),
-        conclusion=_conclusion(measure <= tolerance, first, wanted, tolerance), rigor=rigor,
+        target_defect=held.target, assumptions=held.assumptions("f*(-x) = -f*(x)", -1),
+        conclusion=held.conclusion(measure <= tolerance), rigor=rigor, theorems=held.cited(*keys),
     )  # fmt: skip
-
-
-def alignment(net: Any, H: Any, *, activation: str | Activation = "relu") -> Alignment:
-    """How the mass |a_j||b_j| of the neurons lies to a subspace H, for a network or along a flow.
-
-    Args:
-        net: as in `invariance_defect`; biases are left out.
-        H: rows (dH, d) that span H, its dimension (the first coordinates), or a target with a `subspace`.
-        activation: for arrays and flows.
-
-    Raises:
-        InputError: for a subspace of another dimension, or of dimension 0 or more than d.
-
-    Complexity: O(T m d dH).
-
-    >>> found = alignment(([1.0, -1.0], [[2.0, 0.0], [1.0, 1.0]]), 1)
-    >>> found.angles[0].round(6).tolist(), found.share_plus.tolist()
-    ([0.0, 0.785398], [1.0])
-    """
-    flow = getattr(getattr(net, "B", None), "ndim", 0) == 3
-    moments = np.asarray(net.times, float) if flow else np.zeros(1)
-    nets = [neurons_of(net, activation=activation, at=k) for k in range(len(moments))]
-    d = nets[0].dimension
-    basis = _subspace(H, d)
-    angles, masses, plus, minus = [], [], [], []
-    for one in nets:
-        a, b, _, _ = one.floats()
-        inside = b @ basis.T
-        angles.append(np.arctan2(np.linalg.norm(b - inside @ basis, axis=1), np.linalg.norm(inside, axis=1)))
-        masses.append(one.masses())
-        plus.append(np.all(a > 0, axis=1))
-        minus.append(np.all(a < 0, axis=1))
-    theta, mass = np.array(angles), np.array(masses)
-    square = np.cos(theta) ** 2
-    return Alignment(
-        dimension=d, subspace_dimension=len(basis), times=moments, share=_mean(square, mass),
-        share_plus=_mean(square, mass * np.array(plus)), share_minus=_mean(square, mass * np.array(minus)),
-        mean_angle=_mean(theta, mass), uniform_share=len(basis) / d, angles=theta, masses=mass,
-    )  # fmt: skip
-
-
-def _mean(values: FloatArray, weights: FloatArray) -> FloatArray:
-    total = weights.sum(axis=1)
-    found: FloatArray = np.sum(values * weights, axis=1) / np.where(total > 0, total, 1.0)
-    return found
-
-
-def _subspace(H: Any, d: int) -> FloatArray:
-    H = getattr(H, "subspace", H)
-    rows: ArrayLike = np.eye(d)[: int(H)] if np.ndim(H) == 0 else H
-    found = np.asarray(rows, float)
-    if found.ndim != 2 or found.shape[1] != d or not np.isfinite(found).all():
-        raise InputError(f"H of shape {found.shape}; give rows (dH, {d}) that span it, or its dimension")
-    _, values, basis = np.linalg.svd(found, full_matrices=False)
-    basis = basis[values > 1e-12 * values.max(initial=0.0)]
-    if not len(basis) or (np.ndim(H) == 0 and not 1 <= int(H) <= d):
-        raise InputError(f"H of dimension {int(H) if np.ndim(H) == 0 else 0}; give 1 <= dH <= {d}")
-    spanned: FloatArray = basis
-    return spanned
 
 
 def _checked_sign(sign: int) -> None:
-    if sign not in (1, -1):
-        raise InputError(f"sign {sign}; give 1 or -1")
+    if isinstance(sign, bool) or not isinstance(sign, int | float | np.number) or sign not in (1, -1):
+        raise InputError(f"sign {shown(sign)}; give 1 or -1")
 
 
 def _function_defect(net: Neurons, turn: FloatArray, sign: int, points: FloatArray) -> tuple[float, bool]:
@@ -470,51 +360,3 @@ def _linearity(net: Neurons, odd: float, points: FloatArray) -> tuple[float, Flo
     fit: FloatArray = np.linalg.lstsq(points, values, rcond=None)[0].astype(float)
     size = float(np.linalg.norm(values))
     return float(np.linalg.norm(values - points @ fit)) / size if size else 0.0, fit.T, True
-
-
-def _target_defect(target: Any, maps: list[FloatArray], sign: int, points: FloatArray) -> float | None:
-    if target is None:
-        return None
-    values = np.asarray(target(points), float)
-    size = float(np.sqrt(np.mean(values**2)))
-    worst = max(
-        (float(np.abs(np.asarray(target(points @ t.T), float) - sign * values).max()) for t in maps), default=0.0
-    )
-    return worst / size if size else worst
-
-
-def _hypotheses(
-    phrase: str, first: float | None, wanted: float | None, tolerance: float, sign: int
-) -> tuple[Assumption, ...]:
-    start = "the neurons at the start are invariant"
-    held = [
-        Assumption(f"{phrase} (on samples)", wanted is not None, None if wanted is None else wanted <= tolerance),
-        Assumption(start, first is not None, None if first is None else first <= tolerance),
-        Assumption("the input law is invariant under T, as U(S^{d-1}) is", False),
-        Assumption("trained by the gradient flow of the population risk", False),
-    ]
-    if sign < 0:
-        held.append(Assumption("the loss is the same for (-f, -f*) as for (f, f*), as the squared loss is", False))
-    return tuple(held)
-
-
-def _conclusion(invariant: bool, first: float | None, wanted: float | None, tolerance: float) -> str:
-    broken = [
-        name
-        for name, value in (("the start", first), ("the target", wanted))
-        if value is not None and value > tolerance
-    ]
-    if invariant and broken:
-        return f"invariant within {tolerance:g}, though {' and '.join(broken)} is not: training is no reason for it"
-    if invariant:
-        return f"invariant within {tolerance:g}, as training from an invariant start keeps it"
-    if broken:
-        return f"not invariant within {tolerance:g}; neither is {' nor '.join(broken)}, so nothing was promised"
-    if first is None or wanted is None:
-        return f"not invariant within {tolerance:g}; the start or the target was not checked"
-    return f"not invariant within {tolerance:g} though start and target are: sampling, step size or rounding broke it"
-
-
-def _lines_of(assumptions: tuple[Assumption, ...]) -> list[str]:
-    words = {True: "holds", False: "FAILS", None: "not checked"}
-    return [f"  hypothesis: {a.statement}: {words[a.holds]}" for a in assumptions]

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from fiberscope import rationals
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as row_of
+from fiberscope.arguments import as_count, as_exact, as_generator, shown
 from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.kernels import arccos_gram
-from fiberscope.meanfield.symmetry.groups import OrthogonalGroup, continuous_samples
+from fiberscope.meanfield.symmetry.groups import OrthogonalGroup, continuous_samples, group_of
 from fiberscope.network import Network
 
 FloatArray = NDArray[np.float64]
@@ -160,6 +161,8 @@ def neurons_of(net: Any, *, activation: str | Activation = "relu", at: int = -1)
     elif hasattr(net, "a") and hasattr(net, "B"):
         heads, rows = _array(net.a, "a"), _array(net.B, "B")
         if rows.ndim == 3:
+            if isinstance(at, bool) or not isinstance(at, int | np.integer) or not -len(rows) <= at < len(rows):
+                raise InputError(f"at = {shown(at)}; the flow has {len(rows)} times: give the index of one, such as -1")
             heads, rows = heads[at] / rows.shape[1], rows[at]
         activation = getattr(net, "activation", activation)
     else:
@@ -191,12 +194,7 @@ def _of_network(net: Network) -> Neurons:
 
 
 def _array(values: Any, name: str) -> ExactArray:
-    if hasattr(values, "detach"):  # a tensor of torch
-        values = values.detach().cpu().numpy()
-    try:
-        found = rationals.exact_array(values)
-    except (TypeError, ValueError) as exc:
-        raise InputError(f"{name}: {exc}") from exc
+    found = as_exact(values, name)
     if not rationals.is_rational(found) and not np.isfinite(found).all():
         raise InputError(f"{name} has entries that are not finite")
     return found
@@ -208,11 +206,7 @@ def maps_of(group: Any, d: int) -> tuple[OrthogonalGroup, list[FloatArray]]:
     Raises:
         InputError: for maps that are not orthogonal, or of another dimension.
     """
-    if not isinstance(group, OrthogonalGroup):
-        found = np.asarray(group, float)
-        group = OrthogonalGroup([found] if found.ndim == 2 else list(found), d)
-    if group.dimension != d:
-        raise InputError(f"a group in dimension {group.dimension} for a network with {d} inputs")
+    group = group_of(group, d)
     more = [t for block in group.continuous for t in continuous_samples(block, d)]
     return group, [*group.generators, *more]
 
@@ -317,6 +311,6 @@ def sphere_points(count: int, d: int, seed: int) -> FloatArray:
     >>> sphere_points(3, 2, 0).shape
     (3, 2)
     """
-    drawn = np.random.default_rng(seed).standard_normal((count, d))
+    drawn = as_generator(seed).standard_normal((as_count(count, "samples", 1), d))
     points: FloatArray = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     return points

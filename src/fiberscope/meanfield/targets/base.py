@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import abc
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fiberscope.arguments import shown
+from fiberscope.errors import InputError
 from fiberscope.results import Rigor
 
 if TYPE_CHECKING:
@@ -60,19 +63,40 @@ class Target(abc.ABC):
     def subspace(self) -> FloatArray:
         """Orthonormal rows (dH, d) of a subspace H with f*(x) = f*(x_H), the smallest one that is known."""
 
-    @property
-    @abc.abstractmethod
+    @cached_property
     def group(self) -> OrthogonalGroup:
-        """A group of orthogonal maps T with f*(Tx) = f*(x) (as far as given or detected)."""
+        """Orthogonal maps T with f*(Tx) = f*(x): signed permutations and O(H-perp), see `detect_group`."""
+        from fiberscope.meanfield.targets.detection import detect_group
+
+        return detect_group(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(dimension={self.dimension})"
 
     def __add__(self, other: Target) -> Target:
         """The sum of two targets of one dimension."""
         from fiberscope.meanfield.targets.sums import Sum
 
-        return Sum((self, other))
+        return Sum((self, other)) if isinstance(other, Target) else NotImplemented
 
     def __rmul__(self, factor: float) -> Target:
         """The target times a number."""
         from fiberscope.meanfield.targets.sums import Scaled
 
-        return Scaled(float(factor), self)
+        return Scaled(factor, self)
+
+
+def checked_target(given: object) -> Target:
+    """A target, or an error that says how to make one.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> checked_target("norm:2")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    InputError: 'norm:2' is no target; ...
+    """
+    if isinstance(given, Target):
+        return given
+    how = "Sampled(f, d) makes one of a function" if callable(given) else "target_of(text, d) makes one of a text"
+    raise InputError(f"{shown(given)} is no target; give one of fs.meanfield, such as Linear(beta); {how}")

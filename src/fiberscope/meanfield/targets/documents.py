@@ -6,20 +6,19 @@ import json
 import math
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fiberscope.arguments import as_number
 from fiberscope.errors import InputError
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import Constant, Linear, Teacher
 from fiberscope.meanfield.targets.polynomial import Polynomial
 from fiberscope.meanfield.targets.sums import Scaled, Sum
 from fiberscope.meanfield.targets.zonal import NormH, SingleIndex
-
-if TYPE_CHECKING:
-    from fiberscope.network import Network
+from fiberscope.network import Network
 
 FloatArray = NDArray[np.float64]
 _ENTRIES = 1 << 26
@@ -71,6 +70,8 @@ def teacher_of(net: Network) -> Teacher:
     >>> teacher_of(Network.from_arrays(*layers, activation="relu")).parity
     1
     """
+    if not isinstance(net, Network):
+        raise InputError(f"{type(net).__name__} is no network; give one of fs.load or fs.Network.from_arrays")
     if len(net.layers) != 2 or net.layers[0].activation.name != "relu":
         raise InputError(f"a target is a network with one hidden ReLU layer, and this is {net.architecture}")
     first, last = net.layers
@@ -181,29 +182,13 @@ def _fields(given: object, what: str, needed: tuple[str, ...], optional: tuple[s
     return given
 
 
-def number(given: object, what: str) -> float:
-    """A finite number, or an error that names it.
-
-    >>> number(2, "a coefficient")
-    2.0
-    """
-    if isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool):
-        try:
-            found = float(given)
-        except OverflowError:
-            found = math.inf
-        if math.isfinite(found):
-            return found
-    raise InputError(f"{what}: {reprlib.repr(given)}; give a finite number")
-
-
 def whole(given: object, what: str, least: int = 0) -> int:
     """A whole number of at least `least`, or an error that names it.
 
     >>> whole(3, "the dimension", 1)
     3
     """
-    found = number(given, what)
+    found = as_number(given, what)
     if found != int(found) or found < least:
         raise InputError(f"{what}: {reprlib.repr(given)}; give a whole number of at least {least}")
     return int(found)
@@ -231,7 +216,7 @@ def _list(given: object, what: str) -> list[Any]:
 
 
 def _numbers(given: object, what: str) -> FloatArray:
-    return np.array([number(v, f"{what}, entry {k + 1}") for k, v in enumerate(_list(given, what))])
+    return np.array([as_number(v, f"{what}, entry {k + 1}") for k, v in enumerate(_list(given, what))])
 
 
 def _matrix(given: object, what: str) -> FloatArray:
@@ -243,7 +228,7 @@ def _matrix(given: object, what: str) -> FloatArray:
 
 
 def _constant(fields: Mapping[str, Any]) -> Target:
-    return Constant(number(fields["value"], "value"), sized(whole(fields["dimension"], "dimension", 1), 1))
+    return Constant(as_number(fields["value"], "value"), sized(whole(fields["dimension"], "dimension", 1), 1))
 
 
 def _norm(fields: Mapping[str, Any]) -> Target:
@@ -269,7 +254,7 @@ def _polynomial(fields: Mapping[str, Any]) -> Target:
         what = f"term {k + 1}"
         term = _fields(given, what, ("coefficient", "exponents"))
         powers = tuple(whole(e, f"{what}, exponents") for e in _list(term["exponents"], f"{what}, exponents"))
-        found.setdefault(powers, []).append(number(term["coefficient"], f"{what}, coefficient"))
+        found.setdefault(powers, []).append(as_number(term["coefficient"], f"{what}, coefficient"))
     return Polynomial({powers: math.fsum(values) for powers, values in found.items()})
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_count, as_finite, as_floats, as_number
 from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.kernels import arccos_gram, arccos_potential, relu_mean, unit_rows
-from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.kinks import KinkForm, kink_form
 
@@ -23,10 +22,10 @@ def vector(given: ArrayLike, what: str) -> FloatArray:
     >>> vector([1, 2], "beta")
     array([1., 2.])
     """
-    found = np.asarray(given, float)
-    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+    found = as_finite(given, what)
+    if found.ndim != 1 or not found.size:
         raise InputError(f"{what} of shape {found.shape}; give a vector of finite numbers")
-    return found
+    return found.copy()
 
 
 def rows_of(points: ArrayLike, d: int) -> FloatArray:
@@ -35,7 +34,7 @@ def rows_of(points: ArrayLike, d: int) -> FloatArray:
     >>> rows_of([[1, 2]], 2)
     array([[1., 2.]])
     """
-    found = np.asarray(points, float)
+    found: FloatArray = as_floats(points, "points")
     if found.ndim != 2 or found.shape[1] != d:
         raise InputError(f"points of shape {found.shape}; the target takes rows (n, {d})")
     return found
@@ -82,9 +81,9 @@ class Teacher(Target):
 
     def __init__(self, c: ArrayLike, B: ArrayLike) -> None:
         self.c = vector(c, "outer weights")
-        self.B = np.asarray(B, float)
-        if self.B.ndim != 2 or len(self.B) != len(self.c) or not np.isfinite(self.B).all():
-            raise InputError(f"rows of shape {self.B.shape} for {len(self.c)} outer weights; give finite (n, d)")
+        self.B = as_finite(B, "rows B").copy()
+        if self.B.ndim != 2 or len(self.B) != len(self.c):
+            raise InputError(f"rows B of shape {self.B.shape} for {len(self.c)} outer weights; give (n, d)")
         self.dimension = _dimension(self.B.shape[1])
 
     def __call__(self, points: ArrayLike) -> FloatArray:
@@ -141,13 +140,6 @@ class Teacher(Target):
             return np.zeros((0, 1))
         return span(np.concatenate([beta[None], lines]))
 
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """Signed permutations that keep the canonical form, and all of O(H-perp)."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
-
 
 class Linear(Target):
     """f*(x) = beta . x. Exact: E[f* relu(b.x)] = b.beta / (2d), E[f*^2] = |beta|^2 / d. arXiv 2211.08771, section 3.3.
@@ -199,13 +191,6 @@ class Linear(Target):
         """The line of beta."""
         return span(self.beta[None])
 
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """Signed permutations that fix beta, and all of O(beta-perp)."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
-
 
 class Constant(Target):
     """f*(x) = value, on inputs in R^d. Exact: E[f* relu(b.x)] = value lam_0 |b|.
@@ -215,9 +200,7 @@ class Constant(Target):
     """
 
     def __init__(self, value: float, d: int) -> None:
-        if not math.isfinite(value):
-            raise InputError(f"constant {value}; give a finite number")
-        self.value = float(value)
+        self.value = as_number(value, "constant")
         self.dimension = _dimension(d)
 
     def __call__(self, points: ArrayLike) -> FloatArray:
@@ -255,15 +238,6 @@ class Constant(Target):
         """The zero space."""
         return np.zeros((0, self.dimension))
 
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """All orthogonal maps."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
-
 
 def _dimension(d: int) -> int:
-    if d < 1:
-        raise InputError(f"a target on R^{d}; give d >= 1")
-    return int(d)
+    return as_count(d, "dimension of a target", 1)

@@ -16,9 +16,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_count, as_finite, as_number, shown
 from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.kernels import relu_eigenvalue, unit_rows
-from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import rows_of, span
 from fiberscope.meanfield.targets.moments import Terms, by_degree, inner_product, vanishes
@@ -49,7 +49,7 @@ class Polynomial(Target):
     def __init__(self, terms: Mapping[tuple[int, ...], float], *, frame: ArrayLike | None = None) -> None:
         self.terms = _checked(terms)
         self._variables = len(next(iter(self.terms))) if self.terms else _variables(terms)
-        self.frame = None if frame is None else np.asarray(frame, float)
+        self.frame = None if frame is None else as_finite(frame, "frame").copy()
         if self.frame is not None and (
             self.frame.ndim != 2
             or len(self.frame) != self._variables
@@ -67,15 +67,15 @@ class Polynomial(Target):
         >>> Polynomial.quadratic([[1.0, 0.0], [0.0, -1.0]])(np.array([[0.6, 0.8]])).round(12)
         array([-0.28])
         """
-        matrix = np.asarray(Q, float)
+        matrix = as_finite(Q, "Q")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"a quadratic form of shape {matrix.shape}; give a square matrix")
         d = len(matrix)
-        slope = np.zeros(d) if beta is None else np.asarray(beta, float)
+        slope = np.zeros(d) if beta is None else as_finite(beta, "beta")
         if slope.shape != (d,):
             raise InputError(f"beta of shape {slope.shape} for a quadratic form in {d} variables")
         terms: Terms = defaultdict(float)
-        terms[(0,) * d] = float(constant)
+        terms[(0,) * d] = as_number(constant, "constant")
         for i in range(d):
             terms[_power(d, i)] = float(slope[i])
             for j in range(d):
@@ -234,13 +234,6 @@ class Polynomial(Target):
         slack = 1e-14 * max(abs(c) for c in terms.values())
         return {e: c for e, c in terms.items() if abs(c) > slack}
 
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """Signed permutations that were found to keep it, and all of O(H-perp)."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
-
 
 def laplacian(terms: Mapping[tuple[int, ...], float]) -> Terms:
     """The Laplacian of a polynomial given by its terms.
@@ -361,21 +354,21 @@ def _by_line(terms: Terms, line: FloatArray) -> Terms:
 
 
 def _checked(terms: Mapping[tuple[int, ...], float]) -> Terms:
-    if not terms:
-        raise InputError("a polynomial without terms; give {exponents: coefficient}")
+    if not isinstance(terms, Mapping) or not terms or not all(isinstance(e, tuple) for e in terms):
+        raise InputError(
+            f"terms {shown(terms)}; give a polynomial as {{exponents: coefficient}}, such as {{(2, 0): 1.0}}"
+        )
     lengths = {len(e) for e in terms}
     if len(lengths) != 1:
         raise InputError(f"exponents of lengths {sorted(lengths)}; all must have one length d")
     found: Terms = {}
     for exponents, value in terms.items():
-        if any(int(e) != e or e < 0 for e in exponents):
-            raise InputError(f"exponents {exponents}; give nonnegative integers")
+        for e in exponents:
+            as_count(e, f"exponents {shown(exponents)}")
         if sum(exponents) > _DEGREE:
             raise InputError(f"a term of degree {sum(exponents)}; degrees up to {_DEGREE} are supported")
-        if not math.isfinite(value):
-            raise InputError(f"coefficient {value} of {exponents}; give finite numbers")
-        if value:
-            found[tuple(int(e) for e in exponents)] = float(value)
+        if size := as_number(value, f"coefficient of {exponents}"):
+            found[tuple(int(e) for e in exponents)] = size
     return found
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_count, as_floats, as_number, shown
 from fiberscope.errors import InputError
+from fiberscope.meanfield.arguments import checked_function
 from fiberscope.meanfield.harmonics.ball import BallExpansion
 from fiberscope.meanfield.harmonics.jacobi import gauss_jacobi, sphere_rule
 from fiberscope.meanfield.harmonics.kernels import relu_slab, unit_rows
-from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import Constant, Linear, Teacher, rows_of
 from fiberscope.meanfield.targets.polynomial import Polynomial
@@ -85,6 +87,22 @@ def lifted(target: Target, basis: ArrayLike) -> Target | None:
     return None
 
 
+def _column(function: Callable[[FloatArray], ArrayLike], t: FloatArray) -> FloatArray:
+    """A function of rows (n, 1) as one of numbers."""
+    values: FloatArray = as_floats(function(t.reshape(-1, 1)), "values of f_H")
+    if values.size != t.size:
+        raise InputError(f"f_H maps rows of shape {(t.size, 1)} to {values.shape}; it must give one number a row")
+    return values.reshape(t.shape)
+
+
+def _checked_counts(given: Any) -> tuple[int, int]:
+    try:
+        radial, count = given
+    except (TypeError, ValueError):
+        raise InputError(f"counts {shown(given)}; give the pair (radial points, points an axis)") from None
+    return as_count(radial, "radial points", 1), as_count(count, "points an axis", 1)
+
+
 class Projected(Target):
     """f*(x) = f_H(H x): any function of the projection to a subspace.
 
@@ -121,9 +139,9 @@ class Projected(Target):
     ) -> None:
         self.H = basis_of(H)
         self.dimension = self.H.shape[1]
-        self.function = f_H
-        self.counts = counts
-        self.rtol = rtol
+        self.function = checked_function(f_H, "f_H")
+        self.counts = None if counts is None else _checked_counts(counts)
+        self.rtol = as_number(rtol, "rtol", above=0)
         self._inner = self._substitute()
         if self._inner is None:
             self._prepare()
@@ -137,7 +155,7 @@ class Projected(Target):
                 return found
         elif len(self.H) == 1 and self.counts is None:
             function = self.function
-            return SingleIndex(self.H[0], lambda t: np.asarray(function(t.reshape(-1, 1)), float).reshape(t.shape))
+            return SingleIndex(self.H[0], lambda t: _column(function, t))
         return None
 
     def _prepare(self) -> None:
@@ -145,7 +163,7 @@ class Projected(Target):
         if k not in _COUNTS and self.counts is None:
             raise InputError(f"a function of {k} coordinates; product rules serve up to 4: use Sampled, or give counts")
         radial, count = self.counts or _COUNTS[k]
-        if count % 2 and k > 1 or min(radial, count) < 1:
+        if count % 2 and k > 1:
             raise InputError(f"counts {(radial, count)}; give positive numbers, the second one even")
         if radial * 2 * count ** (k - 1) > _POINTS:
             raise InputError(f"a rule of {radial * 2 * count ** (k - 1)} points; at most {_POINTS} are used")
@@ -167,7 +185,7 @@ class Projected(Target):
         return (plus + minus) / 2, masses, nodes
 
     def _values(self, inner: FloatArray) -> FloatArray:
-        found = np.asarray(self.function(inner), float)
+        found: FloatArray = as_floats(self.function(inner), "values of f_H")
         if found.shape != (len(inner),):
             raise InputError(f"f_H maps points of shape {inner.shape} to {found.shape}; it must give one number a row")
         if not np.isfinite(found).all():
@@ -265,13 +283,6 @@ class Projected(Target):
     def subspace(self) -> FloatArray:
         """H, or the smaller subspace of the lifted target."""
         return self._inner.subspace if self._inner is not None else self.H.copy()
-
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """Signed permutations found to keep it, and all of O(H-perp)."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
 
     @property
     def lift(self) -> Target:

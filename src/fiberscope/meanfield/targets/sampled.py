@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_choice, as_count, as_floats, as_generator, shown
 from fiberscope.errors import InputError
+from fiberscope.meanfield.arguments import checked_function, checked_parity
 from fiberscope.meanfield.harmonics.kernels import relu_mean, unit_rows
-from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import rows_of
 from fiberscope.meanfield.targets.zonal import basis_of
@@ -82,16 +83,17 @@ class Sampled(Target):
         subspace: ArrayLike | None = None,
         parity: int | None = None,
     ) -> None:
-        if rule not in ("sobol+cv", "sobol", "mc"):
-            raise InputError(f"rule {rule!r}; choose 'sobol+cv', 'sobol' or 'mc'")
-        if not 1 <= d <= _COORDINATES:
+        as_choice(rule, "rule", get_args(Rule))
+        d = as_count(d, "dimension d", 1)
+        if d > _COORDINATES:
             raise InputError(f"dimension {d}; samples serve 1 <= d <= {_COORDINATES}")
-        if replicates < 2 or count < 4:
-            raise InputError(f"{count} samples and {replicates} replicates; give at least 4 and 2")
-        if parity not in (None, 1, -1):
-            raise InputError(f"parity {parity}; give 1, -1 or None")
-        self.function, self.dimension, self.rule = f, int(d), rule
+        count, replicates = as_count(count, "count of samples", 4), as_count(replicates, "replicates", 2)
+        as_generator(seed)
+        self.function, self.dimension, self.rule = checked_function(f, "f"), d, rule
+        parity = checked_parity(parity)
         self._count = 2 ** math.ceil(math.log2(count))
+        if isinstance(seed, np.random.Generator | np.random.SeedSequence | np.random.BitGenerator):
+            raise InputError(f"seed {shown(seed)}; give a whole number >= 0, so that the target can be made again")
         self._seeds = np.random.SeedSequence(seed).generate_state(1 + replicates).tolist()
         self._points = sphere_points(d, self._count, self._seeds[0], sobol=rule != "mc")
         self._values = self(self._points)
@@ -124,7 +126,7 @@ class Sampled(Target):
     def __call__(self, points: ArrayLike) -> FloatArray:
         """Values at points (n, d)."""
         rows = rows_of(points, self.dimension)
-        found = np.asarray(self.function(rows), float)
+        found: FloatArray = as_floats(self.function(rows), "values of f")
         if found.shape != (len(rows),):
             raise InputError(f"f maps points of shape {rows.shape} to {found.shape}; it must give one number a row")
         if not np.isfinite(found).all():
@@ -189,13 +191,6 @@ class Sampled(Target):
         from fiberscope.meanfield.targets.detection import detect_subspace
 
         return detect_subspace(self) if self._basis is None else self._basis.copy()
-
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """Signed permutations seen to keep it on samples, and all of O(H-perp)."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
 
 
 def _potential(

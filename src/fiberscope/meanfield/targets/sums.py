@@ -9,11 +9,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_number
 from fiberscope.errors import InputError
 from fiberscope.meanfield.harmonics.jacobi import sphere_rule
 from fiberscope.meanfield.harmonics.kernels import relu_mean
 from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
-from fiberscope.meanfield.targets.base import Target
+from fiberscope.meanfield.targets.base import Target, checked_target
 from fiberscope.meanfield.targets.finite import Constant, Linear, Teacher, rows_of, span
 from fiberscope.meanfield.targets.moments import norm_moment
 from fiberscope.meanfield.targets.polynomial import Polynomial
@@ -35,9 +36,7 @@ class Scaled(Target):
     """
 
     def __init__(self, factor: float, part: Target) -> None:
-        if not math.isfinite(factor):
-            raise InputError(f"factor {factor}; give a finite number")
-        self.factor, self.part = float(factor), part
+        self.factor, self.part = as_number(factor, "factor of a target"), checked_target(part)
         self.dimension, self.exact = part.dimension, part.exact
 
     def __call__(self, points: ArrayLike) -> FloatArray:
@@ -84,7 +83,7 @@ class Scaled(Target):
         """That of the part."""
         return self.part.subspace if self.factor else np.zeros((0, self.dimension))
 
-    @property
+    @cached_property
     def group(self) -> OrthogonalGroup:
         """That of the part."""
         return self.part.group
@@ -106,7 +105,7 @@ class Sum(Target):
     """
 
     def __init__(self, parts: Iterable[Target]) -> None:
-        flat = [term for part in parts for term in _opened(part, 1.0)]
+        flat = [term for part in parts for term in _opened(checked_target(part), 1.0)]
         if not flat:
             raise InputError("a sum of no targets; give at least one")
         dimensions = {part.dimension for part in flat}
@@ -185,13 +184,6 @@ class Sum(Target):
     def subspace(self) -> FloatArray:
         """The span of the subspaces of the parts."""
         return span(np.concatenate([part.subspace for part in self.parts]), 1e-10)
-
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """Signed permutations that keep the sum, and all of O(H-perp)."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
 
 
 def mean_of(target: Target) -> float:

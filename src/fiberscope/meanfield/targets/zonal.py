@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fiberscope.arguments import as_finite, as_floats, as_number, shown
 from fiberscope.errors import InputError
+from fiberscope.meanfield.arguments import checked_function, checked_parity
 from fiberscope.meanfield.harmonics.jacobi import gauss_jacobi
 from fiberscope.meanfield.harmonics.kernels import alpha_of, half_gamma_ratio, relu_slab, unit_rows
-from fiberscope.meanfield.symmetry.groups import OrthogonalGroup
 from fiberscope.meanfield.targets.base import Target
 from fiberscope.meanfield.targets.finite import rows_of, vector
 
@@ -64,14 +65,14 @@ class SingleIndex(Target):
         self._unit, self._length = units[0], float(norms[0])
         if self._length == 0.0:
             raise InputError("direction v = 0; give a nonzero vector, or use Constant")
-        if parity not in (None, 1, -1):
-            raise InputError(f"parity {parity}; give 1, -1 or None")
-        self.h = h
-        inner = [math.asin(k / self._length) for k in kinks if abs(k) < self._length]
-        self._kinks = np.unique(np.array(inner, float))
-        self.kinks = tuple(float(k) for k in kinks)
-        self.given_parity = parity
-        self.order, self.error = self._resolved(rtol)
+        self.h = checked_function(h, "h")
+        places = as_finite(kinks, "kinks")
+        if places.ndim != 1:
+            raise InputError(f"kinks {shown(kinks)}; give a list of values of v.x")
+        self.kinks = tuple(places.tolist())
+        self._kinks = np.unique(np.arcsin(places[np.abs(places) < self._length] / self._length))
+        self.given_parity = parity = checked_parity(parity)
+        self.order, self.error = self._resolved(as_number(rtol, "rtol", above=0))
         if parity is not None:
             self._compare(parity)
 
@@ -87,7 +88,7 @@ class SingleIndex(Target):
             )
 
     def _h(self, t: FloatArray) -> FloatArray:
-        values = np.asarray(self.h(t), float)
+        values: FloatArray = as_floats(self.h(t), "values of h")
         if values.shape != t.shape:
             raise InputError(f"h maps an array of shape {t.shape} to {values.shape}; it must act entry by entry")
         if not np.isfinite(values).all():
@@ -257,13 +258,6 @@ class SingleIndex(Target):
         line: FloatArray = self._unit[None].copy()
         return line
 
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """All of O(v-perp), the signed permutations that fix v, for even h also x -> -x."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
-
 
 class NormH(Target):
     """f*(x) = |x_H|, the norm of the projection to a subspace H. Exact.
@@ -334,13 +328,6 @@ class NormH(Target):
         """H (the zero space for dH = d, where f* is the constant 1)."""
         return self.H.copy() if len(self.H) < self.dimension else np.zeros((0, self.dimension))
 
-    @cached_property
-    def group(self) -> OrthogonalGroup:
-        """O(H) x O(H-perp), and the signed permutations that keep H."""
-        from fiberscope.meanfield.targets.detection import detect_group
-
-        return detect_group(self)
-
 
 def basis_of(given: ArrayLike | tuple[int, int]) -> FloatArray:
     """Orthonormal rows as given, or the first dH coordinate vectors of R^d from the pair (d, dH).
@@ -351,15 +338,17 @@ def basis_of(given: ArrayLike | tuple[int, int]) -> FloatArray:
     >>> basis_of((3, 1))
     array([[1., 0., 0.]])
     """
-    if isinstance(given, tuple) and len(given) == 2 and all(isinstance(n, int | np.integer) for n in given):
+    if isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(n, int | np.integer) for n in given):
         d, k = int(given[0]), int(given[1])
         if not 1 <= k <= d:
             raise InputError(f"a subspace of dimension {k} of R^{d}; give 1 <= dH <= d")
         return np.eye(k, d)
-    found = np.asarray(given, float)
-    if found.ndim != 2 or not 1 <= len(found) <= found.shape[1] or not np.isfinite(found).all():
-        raise InputError(f"a basis of shape {found.shape}; give finite rows (dH, d) with 1 <= dH <= d")
+    found = as_finite(given, "subspace H")
+    if found.ndim != 2 or not 1 <= len(found) <= found.shape[1]:
+        raise InputError(
+            f"subspace H of shape {found.shape}; give orthonormal rows (dH, d), or the pair (d, dH) of first axes"
+        )
     defect = float(np.max(np.abs(found @ found.T - np.eye(len(found)))))
     if defect > 1e-12:
-        raise InputError(f"the rows of the basis are not orthonormal: off by {defect:.3g}")
-    return found
+        raise InputError(f"the rows of H are not orthonormal: off by {defect:.3g}")
+    return found.copy()

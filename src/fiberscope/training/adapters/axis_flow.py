@@ -173,14 +173,7 @@ class Flow:
             for name in own.pure:
                 if re.split(r"[./]", name)[-1] in ("mean", "moving_mean", "running_mean") and data.stage == "linear":
                     self._normal += [(piece.label, data.made) for piece in own.pieces()]
-            stage: Stage = "linear" if data.stage == "linear" else "other"
-            return Value(
-                tuple(shape),
-                axes,
-                made=data.made | (own.pure - self.statistics),
-                stage=stage,
-                flags=data.flags | own.flags,
-            )
+            return self._with_own(data, own, axes, shape, flags=own.flags)
         if a.stage == "linear" == b.stage:
             shared = {p.label.root() for p in a.pieces()} & {p.label.root() for p in b.pieces()}
             self._kinds += [(label, "stream") for label in shared if a.made != b.made]
@@ -204,14 +197,7 @@ class Flow:
         if a.pure or b.pure:
             data, own = (b, a) if a.pure else (a, b)
             self._mark(own, "in")
-            stage: Stage = "linear" if data.stage == "linear" else "other"
-            return Value(
-                tuple(shape),
-                axes,
-                made=data.made | (own.pure - self.statistics),
-                stage=stage,
-                flags=data.flags | {"gain"},
-            )
+            return self._with_own(data, own, axes, shape, flags=frozenset({"gain"}))
         if a.stage == b.stage == "fixed":
             return Value(tuple(shape), axes)
         half = next((v for v, w in ((a, b), (b, a)) if v.stage == "linear" and not v.flags and v.made != w.made), None)
@@ -369,14 +355,7 @@ class Flow:
         self._mark(kernel, "in", [outer])
         fresh = self.fixed(shape, POSITION)
         axes = tuple(kernel.axes[outer] if k == channel else pieces for k, pieces in enumerate(fresh.axes))
-        stage: Stage = "linear" if data.stage == "linear" else "other"
-        return Value(
-            tuple(shape),
-            axes,
-            made=data.made | (kernel.pure - self.statistics),
-            stage=stage,
-            flags=data.flags | {"gain"},
-        )
+        return self._with_own(data, kernel, axes, shape, flags=frozenset({"gain"}))
 
     def looked_up(self, table: Value, kept: Sequence[int], places: Sequence[int], shape: Sequence[int]) -> Value:
         """Rows of a table chosen by data: its axis kept[k] becomes axis places[k] of the shape."""
@@ -399,6 +378,15 @@ class Flow:
 
     def _joined(self, a: Value, b: Value, axes: tuple[Pieces, ...], shape: Sequence[int]) -> Value:
         return Value(tuple(shape), axes, pure=a.pure | b.pure, flags=a.flags | b.flags)
+
+    def _with_own(
+        self, data: Value, own: Value, axes: tuple[Pieces, ...], shape: Sequence[int], *, flags: frozenset[str]
+    ) -> Value:
+        """Data that parameters were added to or multiplied with: their axes make neurons, running averages do not."""
+        stage: Stage = "linear" if data.stage == "linear" else "other"
+        return Value(
+            tuple(shape), axes, made=data.made | (own.pure - self.statistics), stage=stage, flags=data.flags | flags
+        )
 
     def _mark(self, value: Value, role: Role, axes: Iterable[int] | None = None) -> None:
         self._used |= value.pure

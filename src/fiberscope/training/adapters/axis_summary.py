@@ -111,7 +111,7 @@ class Summary:
         gone = {s.name for s in skipped}
         partly = [Skipped(stem, why) for stem, why in reasons.items() if not any(n.startswith(stem) for n in gone)]
         found = {label: self._population(label) for label in self.names}
-        laws = [law for label in self.names for law in self._laws(label, place, found)]
+        laws = [law for label in self.names for law in self._laws(label, place)]
         return Architecture(tuple(slots), tuple(found.values()), tuple(laws), (*skipped, *partly))
 
     def _slot(self, name: str, axes: list[list[Piece]]) -> Slot:
@@ -213,7 +213,7 @@ class Summary:
         known = [h for h in common or () if h in self.names and h is not label]
         return known[0] if len(known) == 1 else None
 
-    def _laws(self, label: Label, place: dict[str, int], found: dict[Label, Population]) -> list[Law]:
+    def _laws(self, label: Label, place: dict[str, int]) -> list[Law]:
         """What gradient flow keeps, as far as the form of the layers shows it."""
         name, value, pair = self.names[label], self._plain(label), self._pair(label)
         head = self._head(label)

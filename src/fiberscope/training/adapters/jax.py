@@ -150,7 +150,7 @@ class PytreeSubject(ArraySubject):
         if self._looking is None:
             from fiberscope.training.adapters.jax_tracing import activations_of_function
 
-            self._looking = activations_of_function(self._apply, self._tree, data)
+            self._looking = activations_of_function(self._apply)
         try:
             found = self._looking(self._tree, data)
         except Exception as exc:  # the user's function runs here and may fail in any way

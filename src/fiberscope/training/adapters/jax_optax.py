@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import shown
 from fiberscope.errors import InputError
 from fiberscope.training.adapters.jax_trees import Leaves, leaves_of
 from fiberscope.training.drift.rules import UNKNOWN, OptimiserState
@@ -23,6 +24,10 @@ _MOMENTS = {
     "ScaleByRssState": ("adagrad", {"sum_of_squares": "second"}),
 }
 """Rule and buffers of the states of optax that have a meaning here."""
+_ASSUMED_MOMENTUM = (
+    "optax: plain momentum is assumed; Nesterov's has the same state, so say rule='momentum', rule='nesterov', or give "
+    "the updates"
+)
 _ASSUMED = (
     "optax: Adam is assumed; NAdam, Adamax and LAMB have the same state, so say rule='adam', rule='nadam', or give the "
     "updates"
@@ -55,7 +60,7 @@ def optimiser_of_optax(
     lr: float | Callable[[int], Any] | None = None,
     rule: str | None = None,
     momentum: float | None = None,
-    nesterov: bool = False,
+    nesterov: bool | None = None,
     betas: tuple[float, float] | None = None,
     eps: float | None = None,
     eps_root: float | None = None,
@@ -78,7 +83,8 @@ def optimiser_of_optax(
         rule: gd, sgd, momentum, nesterov, adam, adamw, nadam, nadamw, rmsprop or adagrad; None reads it off the state.
             The state of Adam is also that of NAdam, Adamax and LAMB: with None, Adam is assumed and a note says so.
         momentum: decay of the trace.
-        nesterov: whether the trace is Nesterov's, or Adam is NAdam.
+        nesterov: whether the trace is Nesterov's, or Adam is NAdam. The states of plain and of Nesterov's momentum are
+            the same: with neither this nor `rule`, the plain one is assumed and a note says so.
         betas: of the moments; RMSprop's decay is the second.
         eps: added to the root of the second moment.
         eps_root: added inside the root.
@@ -114,8 +120,10 @@ def optimiser_of_optax(
     name, note = _rule(found, rule, nesterov)
     given: dict[str, Any] = {"momentum": momentum, "eps": eps, "eps_root": eps_root, "weight_decay": weight_decay}
     given["lr"] = lr(max(0, steps - 1)) if callable(lr) else lr
+    if betas is not None and (not isinstance(betas, tuple | list) or len(betas) != 2):
+        raise InputError(f"betas = {betas!r}; give the pair (beta1, beta2)")
     given["beta1"], given["beta2"] = betas if betas is not None else (None, None)
-    numbers = {**found.numbers, **{key: float(np.asarray(v)) for key, v in given.items() if v is not None}}
+    numbers = {**found.numbers, **{key: _number(v, key) for key, v in given.items() if v is not None}}
     if name == UNKNOWN:
         return OptimiserState(UNKNOWN, numbers.get("lr", 0.0), steps=steps, note=note)
     numbers = {**_defaults(name), **numbers}
@@ -126,6 +134,16 @@ def optimiser_of_optax(
         **numbers,
     }  # fmt: skip
     return OptimiserState(name, **options)
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        raise InputError(f"{name} = {shown(value)}; give a number") from None
+    if found.ndim or found.dtype.kind not in "fiu":
+        raise InputError(f"{name} = {shown(value)}; give a number")
+    return float(found)
 
 
 def _walk(state: Any, found: _Found) -> None:
@@ -171,7 +189,7 @@ def _count(state: Any) -> list[int]:
     return [int(np.asarray(count.get_value() if hasattr(count, "get_value") else count))]
 
 
-def _rule(found: _Found, rule: str | None, nesterov: bool) -> tuple[str, str]:
+def _rule(found: _Found, rule: str | None, nesterov: bool | None) -> tuple[str, str]:
     """(name, note) of the rule."""
     if found.reasons:
         return UNKNOWN, f"optax: {'; '.join(dict.fromkeys(found.reasons))}"
@@ -183,15 +201,18 @@ def _rule(found: _Found, rule: str | None, nesterov: bool) -> tuple[str, str]:
     if nesterov and shown not in ("momentum", "adam"):
         raise InputError(f"nesterov=True does not fit the state, which is one of {shown}: it has no momentum")
     name = "nesterov" if nesterov and shown == "momentum" else shown
+    plain = _ASSUMED_MOMENTUM if shown == "momentum" and nesterov is None else ""
     if rule is None:
-        return name, _ASSUMED if shown == "adam" and not nesterov else ""
+        return name, _ASSUMED if shown == "adam" and not nesterov else plain
+    if not isinstance(rule, str):
+        raise InputError(f"rule is a {type(rule).__name__}; give a name such as 'adam', or None to have it read")
     key = rule.lower()
     if shown == "adam":
         key = {"nadam": "adam", "nadamw": "adamw"}.get(key, key)
     key = {"gd": "sgd"}.get(key, key) if shown == "sgd" else key
     fits = {"momentum": {"momentum", "nesterov"}, "adam": {"adam", "adamw"}}.get(shown, {shown})
     if key == "sgd" and shown == "momentum":
-        return name, ""
+        return name, plain
     if key not in fits:
         raise InputError(
             f"rule={rule!r} does not fit the state, which is one of {' or '.join(sorted(fits))}"

@@ -81,18 +81,15 @@ def architecture_of_function(apply: Callable[[Any, Any], Any], params: Any, exam
     return _traced(apply, params, example)[0].architecture()
 
 
-def activations_of_function(
-    apply: Callable[[Any, Any], Any], params: Any, example: Any
-) -> Callable[[Any, Any], dict[str, Any]]:
+def activations_of_function(apply: Callable[[Any, Any], Any]) -> Callable[[Any, Any], dict[str, Any]]:
     """A compiled function of (params, x) that gives what is read of every population with a known activation.
 
     Args:
         apply: as for `architecture_of_function`.
-        params: as there.
-        example: as there; another shape is compiled anew when it comes.
 
     Returns:
-        A function whose values are {population: (samples, neurons, ...)}; samples are the first axis of x.
+        A function whose values are {population: (samples, neurons, ...)}; samples are the first axis of x. It is
+        compiled anew when another shape of x comes.
 
     Raises:
         InputError: as there, when the function is called.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +11,13 @@ import numpy.typing as npt
 
 from fiberscope.errors import InputError, import_optional
 from fiberscope.io import state_dicts
+from fiberscope.training.adapters.callbacks import Hooks, callback_class
 from fiberscope.training.adapters.keras_layers import architecture_of_keras
 from fiberscope.training.architectures.architecture import Architecture, Array, Parameters
 from fiberscope.training.drift.rules import UNKNOWN, OptimiserState
 from fiberscope.training.traces.subjects import ArraySubject
 
 if TYPE_CHECKING:
-    from fiberscope.training.traces.runs import Trace
-    from fiberscope.training.traces.watchers import Watcher
-
     KerasWatch: Any
 
 __all__ = ["KerasSubject", "KerasWatch", "optimiser_of_keras"]
@@ -220,7 +217,7 @@ def optimiser_of_keras(optimizer: Any, variables: Mapping[str, Any]) -> Optimise
     return OptimiserState(UNKNOWN, lr, note=f"no drift is predicted: the steps of {kind} are not understood", **options)
 
 
-class _Hooks:
+class _Hooks(Hooks):
     """Watch `model.fit`: `model.fit(x, y, callbacks=[KerasWatch("run.jsonl", data=x[:256])])`.
 
     Steps are batches (`steps_per_execution` of them at once where that is set). Between measurements a batch costs a
@@ -237,30 +234,17 @@ class _Hooks:
         UnsupportedError: then, for a subclassed model without architecture=.
     """
 
-    def __init__(
-        self, path: str | Path | None = None, every: int | None = None, data: Any = None, **options: Any
-    ) -> None:
-        super().__init__()
-        self.path = None if path is None else Path(path)
-        self.every, self.data, self.options = every, data, options
-        self.watcher: Watcher | None = None
-        self._steps, self._in_epoch, self._began = 0, 0, False
+    _steps = _in_epoch = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Open the watcher and measure the start."""
-        from fiberscope.training.traces.watchers import watch
-
         model = self.model  # type: ignore[attr-defined]
         if not model.built:
             raise InputError("the model is not built yet; give it an Input, or call it once before fit")
-        options = dict(self.options)
-        if self._began:  # a second fit of one callback goes on
-            options["force"], options["resume"] = False, True
-        else:
+        if not self._began:
             self._steps = int(np.asarray(_Variables({"n": model.optimizer.iterations})["n"]))
-        subject = KerasSubject(model, options.pop("architecture", None))
-        self.watcher = watch(subject, self.path, every=self.every, data=self.data, **options)
-        self._began = True
+        options = dict(self.options)
+        self._open(KerasSubject(model, options.pop("architecture", None)), options)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Batches are counted anew in every epoch."""
@@ -276,18 +260,7 @@ class _Hooks:
 
     def on_train_end(self, logs: Any = None) -> None:
         """Measure the end and close the trace."""
-        if self.watcher is not None:
-            self.watcher.close()
-
-    def trace(self) -> Trace:
-        """What was measured so far.
-
-        Raises:
-            InputError: before training began.
-        """
-        if self.watcher is None:
-            raise InputError("nothing was measured yet: training has not begun")
-        return self.watcher.trace()
+        self._close()
 
 
 def __getattr__(name: str) -> Any:
@@ -295,6 +268,5 @@ def __getattr__(name: str) -> Any:
     if name != "KerasWatch":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     keras = import_optional("keras", extra="keras", purpose="watch Keras models")
-    made = type("KerasWatch", (_Hooks, keras.callbacks.Callback), {"__doc__": _Hooks.__doc__, "__module__": __name__})
-    globals()[name] = made
+    made = globals()[name] = callback_class(name, __name__, _Hooks, keras.callbacks.Callback)
     return made

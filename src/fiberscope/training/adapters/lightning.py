@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fiberscope.errors import InputError, MissingDependencyError, import_optional
+from fiberscope.training.adapters.callbacks import Hooks, callback_class
 
 if TYPE_CHECKING:
-    from fiberscope.training.traces.runs import Trace
-    from fiberscope.training.traces.watchers import Watcher
-
     LightningWatch: Any
 
 __all__ = ["LightningWatch"]
 _LOADED = ("lightning.pytorch", "pytorch_lightning")
 
 
-class _Hooks:
+class _Hooks(Hooks):
     """Watch a Lightning run: `Trainer(callbacks=[LightningWatch("run.jsonl")])`.
 
     Steps are optimiser steps (`trainer.global_step`), not batches; only the process of rank 0 measures. Gradients are
@@ -48,14 +46,10 @@ class _Hooks:
         part: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__()
-        self.path = None if path is None else Path(path)
-        self.every, self.data, self.part = every, data, part
+        super().__init__(path, every, data, **options)
+        self.part = part
         self.demanded = log  # not "log": Lightning sets that attribute of every callback
-        self.options = options
-        self.watcher: Watcher | None = None
         self._state: Mapping[str, Any] | None = None
-        self._began = False
         self._rates: list[float] | None = None
         self._loggers: Sequence[Any] = ()
         self._step = -1
@@ -75,27 +69,20 @@ class _Hooks:
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the watcher and measure the start."""
         from fiberscope.training.adapters.torch_subject import ModuleSubject
-        from fiberscope.training.traces.watchers import watch
 
         self._loggers = () if self.demanded is False else tuple(trainer.loggers)
         self._optimisers = list(trainer.optimizers)
         # with several optimizers (GANs) global_step counts all their steps, and no single rule predicts the drift
         optimizer = self._optimisers[0] if len(self._optimisers) == 1 else None
-        options = dict(self.options)
-        if not options.get("force") or self._began:
-            options["force"] = False
-            options["resume"] = bool(options.get("resume") or self._began or self._state is not None)
         rank = int(trainer.global_rank)
         subject = ModuleSubject(self._module(pl_module), optimizer, example=self.data) if rank == 0 else None
-        self.watcher = watch(
-            subject, self.path, every=self.every, data=self.data, rank=rank,
-            **{**options, "loggers": [*options.get("loggers", ()), *([self._send] if self._loggers else [])]},
-        )  # fmt: skip
+        loggers = [*self.options.get("loggers", ()), *([self._send] if self._loggers else [])]
+        watcher = self._open(subject, {**self.options, "loggers": loggers}, resumed=self._state is not None, rank=rank)
         if self._state is not None:
-            self.watcher.load_state_dict(self._state)
+            watcher.load_state_dict(self._state)
             self._state = None
         self._subject = subject
-        self._began, self._step = True, int(trainer.global_step)
+        self._step = int(trainer.global_step)
         self._stepped = 0
 
     def _module(self, pl_module: Any) -> Any:
@@ -135,7 +122,7 @@ class _Hooks:
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure the end and close the trace."""
-        self._close(None)
+        self._close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Close the trace with the reason."""
@@ -144,12 +131,8 @@ class _Hooks:
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Let go of the trainer."""
         if stage == "fit":
-            self._close(None)
+            self._close()
             self._loggers, self._optimisers, self._subject = (), [], None
-
-    def _close(self, error: str | None) -> None:
-        if self.watcher is not None:
-            self.watcher.close(error=error)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on with; JSON-ready."""
@@ -158,16 +141,6 @@ class _Hooks:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Keep it for the start of the training."""
         self._state = dict(state_dict) or None
-
-    def trace(self) -> Trace:
-        """What was measured so far.
-
-        Raises:
-            InputError: before the training has started.
-        """
-        if self.watcher is None:
-            raise InputError("the training has not started: there is no trace yet")
-        return self.watcher.trace()
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, as Lightning makes them, is not attached to any trainer."""
@@ -200,6 +173,5 @@ def __getattr__(name: str) -> Any:
     if name != "LightningWatch":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     base = import_optional(_framework(), extra="lightning", purpose="watch Lightning runs").Callback
-    made = type(name, (_Hooks, base), {"__module__": __name__, "__qualname__": name, "__doc__": _Hooks.__doc__})
-    globals()[name] = made
+    made = globals()[name] = callback_class(name, __name__, _Hooks, base)
     return made

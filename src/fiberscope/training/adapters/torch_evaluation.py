@@ -140,7 +140,7 @@ class Evaluation:
             else:
                 values[name] = cast(tensor)
         buffers = {name: cast(tensor).clone() for name, tensor in self.module.named_buffers()}
-        with quiet(self.module), self._batch_statistics(buffers) as batch:
+        with quiet(self.module), self._batch_statistics() as batch:
             try:
                 out = torch.func.functional_call(self.module, {**values, **buffers}, args, kwargs)
             except ValueError:
@@ -151,7 +151,7 @@ class Evaluation:
         return output_array(out)
 
     @contextmanager
-    def _batch_statistics(self, buffers: dict[str, Any]) -> Iterator[list[tuple[str, Any]]]:
+    def _batch_statistics(self) -> Iterator[list[tuple[str, Any]]]:
         rows = [(path, part) for path, part in self.module.named_modules() if type(part).__name__ in _BATCH]
         kept = [part.eps for _, part in rows]
         for _, part in rows:

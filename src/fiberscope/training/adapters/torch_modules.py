@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from fiberscope.errors import UnsupportedError, import_optional
+from fiberscope.errors import InputError, UnsupportedError, import_optional
 from fiberscope.io.files import one_line
 from fiberscope.training.adapters.torch_blocks import Attention, attention_of, own_of_torch, perceptron_of
 from fiberscope.training.adapters.torch_graphs import Walk, trace
@@ -51,7 +51,28 @@ def unwrapped(module: Any) -> Any:
         elif kind == "OptimizedModule" and hasattr(module, "_orig_mod"):
             module = module._orig_mod
         else:
+            _refuse_without_values(module)
             return module
+
+
+def _refuse_without_values(module: Any) -> None:
+    """Refuse modules that do not hold numbers yet, or no Python modules.
+
+    Raises:
+        UnsupportedError: naming the first parameter without values, and what to do.
+    """
+    if any(c.__name__ == "ScriptModule" for c in type(module).__mro__):
+        raise UnsupportedError(
+            "a scripted or traced module shows no layers; give the torch module that it was made from, or its "
+            "state_dict() with architecture_of(params, activation=...)"
+        )
+    for name, value in module.named_parameters():
+        if type(value).__name__ == "UninitializedParameter":
+            raise UnsupportedError(f"{name} is of a lazy layer without a shape yet; run the module once before")
+        if getattr(value.device, "type", "") == "meta":
+            raise UnsupportedError(
+                f"{name} is on the meta device and has no values; load or initialise the module before"
+            )
 
 
 def _sharded(module: Any) -> str:
@@ -117,6 +138,18 @@ def as_array(tensor: Any) -> Array:
     return out
 
 
+def checked_module(given: Any) -> Any:
+    """A torch module, or an error.
+
+    Raises:
+        InputError: for anything without parameters of its own.
+    """
+    if callable(getattr(given, "named_parameters", None)) and not isinstance(given, type):
+        return given
+    name = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+    raise InputError(f"module is {name}; give a torch.nn.Module")
+
+
 def parameters_of_module(module: nn.Module) -> Mapping[str, Array]:
     """The parameters of a torch module as a mapping that reads lazily; frozen and unfrozen ones, shared ones once.
 
@@ -135,7 +168,7 @@ def parameters_of_module(module: nn.Module) -> Mapping[str, Array]:
     >>> parameters_of_module(torch.nn.Linear(2, 3))["weight"].shape  # doctest: +SKIP
     (3, 2)
     """
-    return ModuleParameters(dict(unwrapped(module).named_parameters()))
+    return ModuleParameters(dict(unwrapped(checked_module(module)).named_parameters()))
 
 
 def shadow(module: Any) -> Any:
@@ -196,7 +229,7 @@ def architecture_of_module(module: nn.Module, example: Any = None, *, confirm: b
     [('0', 5)]
     """
     torch_package()
-    module = unwrapped(module)
+    module = unwrapped(checked_module(module))
     notes: list[Skipped] = []
     try:
         copied = shadow(module)

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fiberscope.errors import InputError, import_optional
+from fiberscope.training.adapters.callbacks import Hooks, callback_class
 
 if TYPE_CHECKING:
-    from fiberscope.training.traces.runs import Trace
-    from fiberscope.training.traces.watchers import Watcher
-
     TransformersWatch: Any
 
 __all__ = ["TransformersWatch"]
 STATE_FILE = "fiberscope_watch.json"
 
 
-class _Hooks:
+class _Hooks(Hooks):
     """Watch a run of the Hugging Face Trainer: `Trainer(..., callbacks=[TransformersWatch("run.jsonl")])`.
 
     Measured right after the optimizer's step, when gradients (clipped as they were used) and learning rates are still
@@ -38,34 +36,21 @@ class _Hooks:
         InputError: when training begins, if the trace exists and is neither resumed nor forced.
     """
 
-    def __init__(
-        self, path: str | Path | None = None, every: int | None = None, data: Any = None, **options: Any
-    ) -> None:
-        super().__init__()
-        self.path = None if path is None else Path(path)
-        self.every, self.data, self.options = every, data, options
-        self.watcher: Watcher | None = None
-        self._began = False
+    _last = -1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the watcher and measure the start."""
         from fiberscope.training.adapters.torch_subject import ModuleSubject
-        from fiberscope.training.traces.watchers import watch
 
         model, optimizer = kwargs.get("model"), kwargs.get("optimizer")
         if model is None:
             raise InputError("the trainer hands no model to its callbacks; use watch(model) in a loop of your own")
         rank = 0 if state.is_world_process_zero else 1
-        options = dict(self.options)
-        if not options.get("force") or self._began:
-            options["force"] = False
-            options["resume"] = bool(options.get("resume") or self._began or state.global_step > 0)
         subject = ModuleSubject(model, optimizer, example=self.data) if rank == 0 else None
-        self.watcher = watch(subject, self.path, every=self.every, data=self.data, rank=rank, **options)
-        self._began = True
+        watcher = self._open(subject, self.options, resumed=state.global_step > 0, rank=rank)
         saved = self._saved(args, state.global_step)
         if state.global_step > 0 and saved is not None and saved.exists():
-            self.watcher.load_state_dict(json.loads(saved.read_text(encoding="utf-8")))
+            watcher.load_state_dict(json.loads(saved.read_text(encoding="utf-8")))
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The optimizer has stepped; the trainer counts the step a little later."""
@@ -75,8 +60,6 @@ class _Hooks:
         """For trainers without `on_optimizer_step`: the same, though the gradients are gone."""
         if self.watcher is not None and self._last < int(state.global_step):
             self._step(state, int(state.global_step), kwargs.get("optimizer"))
-
-    _last = -1
 
     def _step(self, state: Any, step: int, optimizer: Any) -> None:
         if self.watcher is None:
@@ -94,23 +77,12 @@ class _Hooks:
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the end and close the trace."""
-        if self.watcher is not None:
-            self.watcher.close()
+        self._close()
 
     @staticmethod
     def _saved(args: Any, step: int) -> Path | None:
         folder = getattr(args, "output_dir", None)
         return None if folder is None else Path(folder) / f"checkpoint-{step}" / STATE_FILE
-
-    def trace(self) -> Trace:
-        """What was measured so far.
-
-        Raises:
-            InputError: before the training has started.
-        """
-        if self.watcher is None:
-            raise InputError("the training has not started: there is no trace yet")
-        return self.watcher.trace()
 
     def __getstate__(self) -> Mapping[str, Any]:
         """A copy is not attached to any run."""
@@ -122,6 +94,5 @@ def __getattr__(name: str) -> Any:
     if name != "TransformersWatch":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     base = import_optional("transformers", extra="transformers", purpose="watch runs of its Trainer").TrainerCallback
-    made = type(name, (_Hooks, base), {"__module__": __name__, "__qualname__": name, "__doc__": _Hooks.__doc__})
-    globals()[name] = made
+    made = globals()[name] = callback_class(name, __name__, _Hooks, base)
     return made

@@ -309,3 +309,34 @@ def _slot(data: Mapping[str, Any]) -> Slot:
     take = data["take"]
     part = None if take is None else (int(take[0]), int(take[1]), int(take[2]))
     return Slot(data["name"], tuple(data["shape"]), tuple(data["view"]), axes, part)
+
+
+def checked_architecture(given: Any) -> Architecture:
+    """An architecture, or an error that says how to make one.
+
+    Raises:
+        InputError: for anything else.
+
+    >>> checked_architecture(Architecture((), ())).parameter_count
+    0
+    """
+    if isinstance(given, Architecture):
+        return given
+    raise InputError(
+        f"architecture is a {type(given).__name__}; expected an Architecture, such as "
+        "chain_architecture([784, 512, 10], activation='relu'); leave it out to have it found"
+    )
+
+
+def checked_parameters(given: Any) -> Parameters:
+    """Names and arrays, or an error.
+
+    Raises:
+        InputError: for what is no mapping.
+
+    >>> checked_parameters({"w": 1})
+    {'w': 1}
+    """
+    if isinstance(given, Mapping):
+        return given
+    raise InputError(f"parameters are a {type(given).__name__}; give a mapping of names to arrays")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_count, shown
 from fiberscope.errors import InputError, UnsupportedError
 from fiberscope.io import state_dicts
 from fiberscope.network import Layer, Network
@@ -25,6 +26,7 @@ from fiberscope.training.architectures.architecture import (
     Population,
     Skipped,
     Slot,
+    checked_parameters,
 )
 
 Array = npt.NDArray[Any]
@@ -71,8 +73,11 @@ def chain_architecture(
         rows = [layer.activation for layer in widths_or_network.layers]
         denses = _own_names(widths_or_network, names, transposed=transposed, biases=biases)
     else:
-        widths = tuple(int(n) for n in widths_or_network)
-        if len(widths) < 2 or min(widths) < 1:
+        try:
+            widths = tuple(as_count(n, "widths", 1) for n in widths_or_network)
+        except TypeError:
+            raise InputError(f"widths {shown(widths_or_network)}; give at least two numbers >= 1") from None
+        if len(widths) < 2:
             raise InputError(f"widths {widths}; give at least two numbers >= 1")
         rows = state_dicts.activations_for(len(widths) - 1, activation)
         denses = _given_names(len(widths) - 1, names, transposed=transposed, biases=biases)
@@ -94,6 +99,8 @@ def parameters_of(
     >>> {name: value.tolist() for name, value in parameters_of(net).items()}
     {'1.weight': [[1.0], [2.0]], '1.bias': [0.0, 5.0], '2.weight': [[3.0, 4.0]], '2.bias': [6.0]}
     """
+    if not isinstance(network, Network):
+        raise InputError(f"{type(network).__name__} is no Network; parameters_of reads one of fs.load or from_arrays")
     out: dict[str, Array] = {}
     pairs = _own_names(network, names, transposed=transposed, biases=biases)
     for layer, (weight, bias) in zip(network.layers, pairs, strict=True):
@@ -145,6 +152,8 @@ def architecture_of(
         where = f"among {listing}" if listing else "since there are no parameters at all"
         raise UnsupportedError(f"found no weights named like 'fc1.weight' or 'Dense_0/kernel' {where}")
     available = state_dicts.parts(found)
+    if part is not None and not isinstance(part, str):
+        raise InputError(f"part is a {type(part).__name__}; give the name of a chain")
     if part is not None or len(available) == 1:
         groups = [available[state_dicts.choose(available, part)]]
     else:
@@ -180,7 +189,7 @@ def flattened(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     {'params/Dense_0/kernel': 1, 'params/Dense_0/bias': 2}
     """
     out: dict[str, Any] = {}
-    for key, value in params.items():
+    for key, value in checked_parameters(params).items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             out.update(flattened(value, f"{name}/"))
@@ -221,6 +230,8 @@ def _folded(layer: Layer) -> bool:
 def _given_names(
     count: int, names: Sequence[str] | None, *, transposed: bool, biases: bool
 ) -> list[tuple[str, str | None]]:
+    if names is not None and (isinstance(names, str) or not isinstance(names, Sequence)):
+        raise InputError(f"names {shown(names)}; give a list of {count} names, one for each layer")
     stems = [str(k + 1) for k in range(count)] if names is None else [str(name) for name in names]
     if len(stems) != count or len(set(stems)) < count:
         raise InputError(f"{len(stems)} names ({', '.join(stems[:6])}) for {count} layers; give one for each layer")

@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_generator
 from fiberscope.errors import InputError
 from fiberscope.io.state_dicts import as_array
-from fiberscope.training.architectures.architecture import Architecture, Law, Parameters, Skipped
+from fiberscope.training.architectures.architecture import (
+    Architecture,
+    Law,
+    Parameters,
+    Skipped,
+    checked_architecture,
+    checked_parameters,
+)
 from fiberscope.training.architectures.probes import Evaluate, Probe, outputs, probes_near
 
 Array = npt.NDArray[Any]
@@ -101,7 +109,7 @@ def defects(
     >>> defects(model, start, f)["1"] < 1e-12
     True
     """
-    rng = np.random.default_rng(seed)
+    rng = as_generator(seed)
     probes = probes_near(parameters, evaluate, rng)
     return {
         p.name: _defect(architecture, probes, p.name, rng, signs=p.signs)
@@ -141,8 +149,13 @@ def confirmed(
     >>> confirmed(model, start, f).skipped[0].name
     '1'
     """
-    rng = np.random.default_rng(seed)
-    probes = probes_near(parameters, evaluate, rng)
+    rng = as_generator(seed)
+    checked_architecture(architecture)
+    if not callable(evaluate):
+        raise InputError(f"evaluate is a {type(evaluate).__name__}; give a function from parameters to outputs")
+    if training is not None and not callable(training):
+        raise InputError(f"training is a {type(training).__name__}; give a function of parameters, or None")
+    probes = probes_near(checked_parameters(parameters), evaluate, rng)
     out = architecture
     if not probes:
         reason = "outputs at random parameters are not finite: nothing could be confirmed"

@@ -10,11 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals, rowclasses
+from fiberscope.arguments import as_generator, shown
 from fiberscope.errors import InputError
 from fiberscope.io.state_dicts import as_array
 from fiberscope.neurons import multiples
 from fiberscope.rowclasses import Classes, Multiples, Part
-from fiberscope.training.architectures.architecture import Architecture, Axis, Parameters, Population, Role
+from fiberscope.training.architectures.architecture import (
+    Architecture,
+    Axis,
+    Parameters,
+    Population,
+    Role,
+    checked_architecture,
+    checked_parameters,
+)
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -66,9 +75,15 @@ def refine(
     >>> refine(model, start)["1"].members
     ((0, 2), (1,))
     """
-    if not tolerance >= 0:
-        raise InputError(f"tolerance {tolerance}; give a number >= 0")
-    rng = np.random.default_rng(seed)
+    if (
+        isinstance(tolerance, bool)
+        or not isinstance(tolerance, int | float | np.number | Fraction)
+        or not tolerance >= 0
+    ):
+        raise InputError(f"tolerance {shown(tolerance)}; give a number >= 0")
+    rng = as_generator(seed)
+    checked_architecture(architecture)
+    checked_parameters(parameters)
     rules = {p.name: _rule(p, bool(architecture.chain), tolerance) for p in architecture.populations}
     state = {p.name: _coarsest(p, rules[p.name]) for p in architecture.populations}
 

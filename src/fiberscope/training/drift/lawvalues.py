@@ -76,6 +76,13 @@ def law_names(architecture: Architecture) -> tuple[str, ...]:
     return tuple(out)
 
 
+def law_theorems(architecture: Architecture) -> tuple[str, ...]:
+    """Keys of the theorems behind the laws: balances of homogeneous neurons, and those of other symmetries."""
+    kinds = {law.kind for law in architecture.laws}
+    balance = ("scaling-balance",) if "balance" in kinds else ()
+    return balance + (("symmetry-laws",) if kinds - {"balance"} else ())
+
+
 @dataclass(frozen=True)
 class Term:
     """What one slot adds to one law.

@@ -21,9 +21,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_count
 from fiberscope.errors import InputError
-from fiberscope.training.architectures.architecture import Architecture, Law, Parameters
-from fiberscope.training.drift.lawvalues import Forms, is_large, law_names
+from fiberscope.training.architectures.architecture import (
+    Architecture,
+    Law,
+    Parameters,
+    checked_architecture,
+    checked_parameters,
+)
+from fiberscope.training.drift.lawvalues import Forms, is_large, law_names, law_theorems
 from fiberscope.training.drift.recursions import Constants, propagate
 from fiberscope.training.drift.reports import Basis, DriftReport, law_drift, pooled
 from fiberscope.training.drift.rules import UNKNOWN, OptimiserState
@@ -137,8 +144,11 @@ class Drift:
         exact: bool = False,
     ) -> None:
         """Read the laws at the start."""
-        self._lay_out(architecture, exact)
-        self.first = self.step = int(step)
+        self._lay_out(checked_architecture(architecture), exact)
+        checked_parameters(parameters)
+        if optimiser is not None and not isinstance(optimiser, OptimiserState):
+            raise InputError(f"optimiser is a {type(optimiser).__name__}; give an OptimiserState, or None")
+        self.first = self.step = as_count(step, "step")
         sizes = Forms(architecture, signed=False, diagonals=True).squares(parameters)
         self._eps = max((_eps(parameters[name]) for name in self._forms.terms), default=0.0)
         self._tracks = []
@@ -229,6 +239,7 @@ class Drift:
             exact=self.exact,
             laws=tuple(rows),
             notes=tuple(self._notes),
+            theorems=(*law_theorems(self.architecture), *(("balance-steps",) if predicted else ())),
         )
 
     def _count(self, law: Law, values: Array) -> int:

@@ -79,7 +79,7 @@ class DriftReport(Result):
     laws: tuple[LawDrift, ...]
     notes: tuple[str, ...] = ()
     rigor: Rigor = Rigor.NUMERICAL
-    theorems: tuple[str, ...] = ("scaling-balance", "balance-steps")
+    theorems: tuple[str, ...] = ()
 
     def scalars(self) -> dict[str, float]:
         """What loggers show, `fiberscope/laws/...`; prediction and ratio only where there are any."""

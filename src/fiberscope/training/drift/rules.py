@@ -99,11 +99,21 @@ class OptimiserState:
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
-        if self.name not in FAMILIES and self.name != UNKNOWN:
+        if not isinstance(self.name, str) or (self.name not in FAMILIES and self.name != UNKNOWN):
             raise InputError(f"unknown optimiser {self.name!r}; known: {', '.join(FAMILIES)}, {UNKNOWN}")
+        for key in _NUMBERS:
+            value = getattr(self, key)
+            plain = isinstance(value, int | float | np.number) or getattr(value, "ndim", None) == 0
+            if isinstance(value, bool) or not plain:
+                raise InputError(f"{key} of {self.name}: {value!r}; give a number")
+        for key in ("groups", "buffers"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise InputError(f"{key} of {self.name}: {getattr(self, key)!r}; give a mapping of names")
         strange = set(self.buffers) - set(BUFFERS)
         if strange:
             raise InputError(f"unknown buffer {sorted(strange)[0]!r}; known: {', '.join(BUFFERS)}")
+        if not all(isinstance(row, Mapping) for row in self.groups.values()):
+            raise InputError(f"groups of {self.name}: {self.groups!r}; give numbers by name for each parameter")
         strange = {key for row in self.groups.values() for key in row} - set(_NUMBERS)
         if strange:
             raise InputError(f"unknown number {sorted(strange)[0]!r} in groups; known: {', '.join(_NUMBERS)}")

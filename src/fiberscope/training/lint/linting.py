@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
 
+from fiberscope.arguments import as_generator, shown
 from fiberscope.errors import InputError, import_optional
 from fiberscope.invariants.dynamics.keeping import RULES, Keeps, optimiser_keeps
 from fiberscope.invariants.dynamics.updates import Optimiser
@@ -28,9 +31,13 @@ from fiberscope.training.lint.starts import (
     without_neurons,
 )
 from fiberscope.training.lint.traps import Looked, trapped_findings, two_zero_factors, weighted_notes
+from fiberscope.training.traces.opening import one_spelling
 
 _ROUNDS = 5
 _SHOWN = 12
+_SYMMETRIC = {"FS101", "FS102", "FS104", "FS109"}
+_EQUITABLE = {"FS103", "FS105", "FS107", "FS108"}
+_SILENT = {"FS106", "FS110"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +73,16 @@ class StartReport(Result):
     start: Start
     options: Mapping[str, Any]
     rigor: Rigor = Rigor.EXACT
-    theorems: tuple[str, ...] = (
-        "symmetry-fixed-space",
-        "equitable-sim",
-        "silent-neurons",
-        "optimiser-equivariance",
-    )
+
+    @property
+    def theorems(self) -> tuple[str, ...]:
+        """What the findings rest on; the classes of coupled neurons are proved for chains only."""
+        kept = {f.code for f in self.findings if f.optimiser}
+        found = {f.code for f in self.findings}
+        keys = ["symmetry-fixed-space"] if found & _SYMMETRIC else []
+        keys += ["equitable-sim"] if self.start.network is not None and found & (_SYMMETRIC | _EQUITABLE) else []
+        keys += ["silent-neurons"] if kept & _SILENT else []
+        return (*keys, *(("optimiser-equivariance",) if kept & (_SYMMETRIC | _EQUITABLE) else ()))
 
     @property
     def traps(self) -> tuple[Finding, ...]:
@@ -136,6 +147,7 @@ class StartReport(Result):
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         out = super().to_dict()
+        out["theorems"] = list(self.theorems)
         out["findings"] = [f.to_dict() for f in self.findings]
         out["skipped"] = [{"name": name, "reason": reason} for name, reason in self.skipped]
         return out
@@ -253,11 +265,11 @@ def lint_init(
     >>> report.freed().layers[1].weight.tolist()
     [[3.0, 1.0]]
     """
-    if not 0 <= tolerance < float("inf"):
-        raise InputError(f"tolerance {tolerance}; give a number >= 0")
-    if optimiser is not None and optimizer is not None:
-        raise InputError("optimiser= and optimizer= are one argument in two spellings; give one of them")
-    chosen = optimizer if optimiser is None else optimiser
+    number = isinstance(tolerance, int | float | np.number | Fraction) and not isinstance(tolerance, bool)
+    if not number or not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance {shown(tolerance)}; give a number >= 0")
+    as_generator(seed)
+    chosen = one_spelling(optimizer, optimiser)
     rule = _rule("sgd" if chosen is None else chosen)
     options = {
         "rule": rule, "data": data, "tolerance": tolerance, "seed": seed, "module": None, "budget": Budget.of(budget),
@@ -273,7 +285,9 @@ def _rule(optimiser: Any) -> str | Optimiser:
     if isinstance(optimiser, str):
         name = optimiser.strip().lower()
         if name not in RULES:
-            raise InputError(f"unknown optimiser {optimiser!r}; known: {', '.join(RULES)}")
+            near = difflib.get_close_matches(name, RULES, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(f"unknown optimiser {optimiser!r}; {hint}known: {', '.join(RULES)}")
         return name
     if hasattr(optimiser, "param_groups"):
         from fiberscope.training.adapters.torch_states import optimiser_of_torch
@@ -281,8 +295,9 @@ def _rule(optimiser: Any) -> str | Optimiser:
         held = [p for group in optimiser.param_groups for p in group["params"]]
         optimiser = optimiser_of_torch(optimiser, {str(k): p for k, p in enumerate(held)})
     rule = getattr(optimiser, "rule", None)
-    if not callable(rule):
-        raise InputError(f"optimiser of type {type(optimiser).__name__}; give a name: {', '.join(RULES)}")
+    if isinstance(optimiser, type) or not callable(rule):
+        what = f"the class {optimiser.__name__}" if isinstance(optimiser, type) else f"a {type(optimiser).__name__}"
+        raise InputError(f"optimizer is {what}; give the optimizer object itself, or a name: {', '.join(RULES)}")
     found = rule()
     if not isinstance(found, Optimiser):
         raise InputError("the optimiser is not understood; give the name of a rule that it resembles")

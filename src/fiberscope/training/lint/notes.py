@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_floats
+from fiberscope.errors import InputError
 from fiberscope.training.architectures.architecture import Population, Role
 from fiberscope.training.lint.findings import CODES, Finding
 from fiberscope.training.lint.starts import near_duplicates, zero_rows
@@ -204,7 +207,9 @@ def _outputs(looked: Looked, data: Any, module: Any) -> Mapping[str, Array]:
     """Outputs (N, neurons, ...) of the populations that can be run."""
     net = looked.start.network
     if net is not None:
-        points = np.asarray(data, dtype=np.float64)
+        points = as_floats(data, "data")
+        if points.ndim < 2 or math.prod(points.shape[1:]) != net.widths[0]:
+            raise InputError(f"data has shape {points.shape}; expected (samples, {net.widths[0]})")
         before = net.preactivations(points.reshape(len(points), -1))
         rows = zip(looked.architecture.populations, net.hidden, before, strict=False)
         return {p.name: layer.activation(z) for p, layer, z in rows}

@@ -18,7 +18,7 @@ from fiberscope.errors import InputError, ScopeError
 from fiberscope.io.state_dicts import as_array
 from fiberscope.network import Network
 from fiberscope.neurons import Classes, colour_classes, multiples
-from fiberscope.training.architectures.architecture import Architecture, Role
+from fiberscope.training.architectures.architecture import Architecture, Role, checked_architecture
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -95,6 +95,8 @@ def read_start(model: Any, architecture: Architecture | None = None, *, example:
     >>> [p.name for p in start.architecture.populations], start.origin
     (['1'], 'network')
     """
+    if architecture is not None:
+        checked_architecture(architecture)
     if isinstance(model, Network):
         from fiberscope.training.architectures.chains import chain_architecture
 

@@ -199,8 +199,7 @@ def _dead_keeps(rule: str | Optimiser, empty: bool) -> Keeps:
     passes, reason = False, "no gradient reaches it"
     if isinstance(rule, Optimiser) and rule.decay:
         family = rule.family if rule.coupled else "linear"
-        inertia = rule.momentum if rule.coupled else 0.0
-        passes = family != "linear" or rule.rate * rule.decay > (1.0 - math.sqrt(inertia)) ** 2
+        passes = family != "linear" or _overshoots(rule.rate, rule.decay, rule.momentum if rule.coupled else 0.0)
         reason = "decay shrinks its weights and keeps their signs"
     elif isinstance(rule, str) and RULES[rule].decay != "none":
         passes = RULES[rule].decay == "coupled" and RULES[rule].family != "linear"
@@ -208,6 +207,15 @@ def _dead_keeps(rule: str | Optimiser, empty: bool) -> Keeps:
     if passes and not empty:
         return Keeps(name, "silent", "broken", "decay inside the rule takes steps that can pass 0 and wake it")
     return Keeps(name, "silent", "kept", reason)
+
+
+def _overshoots(rate: float, decay: float, momentum: float) -> bool:
+    """Whether rate * decay > (1 - sqrt(m))^2, decided without rounding: 1 + m - rate * decay < 2 sqrt(m)."""
+    if not math.isfinite(rate) or not math.isfinite(decay):
+        return True
+    r, d, m = (Fraction(float(number)) for number in (rate, decay, momentum))
+    room = 1 + m - r * d
+    return room < 0 or room**2 < 4 * m
 
 
 def _plain(looked: Looked, population: Population, kinds: Sorted) -> list[Finding]:

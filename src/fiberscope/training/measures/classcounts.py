@@ -27,8 +27,10 @@ def levels_of(neurons: Neurons, tolerances: Sequence[float | None] | None = None
     Raises:
         InputError: if they are not three numbers in [0, 1) that do not fall.
     """
+    if tolerances is not None and not isinstance(tolerances, Sequence | np.ndarray):
+        raise InputError(f"tolerances {tolerances}; give three: exact, numerical, approximate, None for a default")
     given = (None, None, None) if tolerances is None else tuple(tolerances)
-    if len(given) != 3:
+    if len(given) != 3 or not all(v is None or isinstance(v, int | float | np.number) for v in given):
         raise InputError(f"tolerances {given}; give three: exact, numerical, approximate, None for a default")
     numbers = [float(value) for value in given if value is not None]
     if not all(0 <= value < 1 for value in numbers) or numbers != sorted(numbers):

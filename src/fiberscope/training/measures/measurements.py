@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_generator
 from fiberscope.domains import Box
 from fiberscope.errors import InputError
 from fiberscope.network import Network
 from fiberscope.results import jsonable
-from fiberscope.training.architectures.architecture import Architecture, Array, Parameters
+from fiberscope.training.architectures.architecture import Architecture, Array, Parameters, checked_architecture
 from fiberscope.training.measures.classcounts import APPROXIMATE, count_classes, levels_of
 from fiberscope.training.measures.condensing import DirectionSearch
 from fiberscope.training.measures.nearest import Near, PairSearch, nearest_null
@@ -136,8 +137,10 @@ def measured(
     >>> [near.neurons for near in measured(net).nearest]
     [(0, 1), (0,)]
     """
-    model, values = _model_of(params, architecture)
-    rng = np.random.default_rng(seed)
+    model, values = _model_of(params, None if architecture is None else checked_architecture(architecture))
+    rng = as_generator(seed)
+    if memory is not None and not isinstance(memory, dict):
+        raise InputError(f"memory is a {type(memory).__name__}; give the same dictionary at every measurement, or None")
     layers: dict[str, dict[str, Any]] = {p.name: {"kind": p.kind, "neurons": p.count} for p in model.populations}
     nearest: list[Near] = []
     pictures: dict[str, dict[str, Any]] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_floats
 from fiberscope.domains import Box
 from fiberscope.errors import InputError
 from fiberscope.layers import Layer, affine_enclosure
@@ -87,14 +88,19 @@ def silent_units(
     seen: dict[str, BoolArray] = {}
     inside = box is None
     if data is not None and architecture.chain:
-        points = np.asarray(data)
+        points = as_floats(data, "data")
         if points.ndim != 2 or points.shape[1] != _inputs(architecture):
             raise InputError(f"data has shape {points.shape}; expected (samples, {_inputs(architecture)})")
         inside = box is None or bool(((points >= box.lower) & (points <= box.upper)).all())
         seen = _run(architecture, parameters, points)
+    if activations is not None and not isinstance(activations, Mapping):
+        raise InputError(
+            f"activations are a {type(activations).__name__}; give a mapping of populations "
+            f"({', '.join(p.name for p in places[:4])}) to outputs (samples, neurons, ...)"
+        )
     for p in places:
         if activations is not None and p.name in activations:
-            seen[p.name] = _dead_in(p, [np.asarray(activations[p.name])])
+            seen[p.name] = _dead_in(p, [as_floats(activations[p.name], f"activations of {p.name}")])
     out = {}
     for p in places:
         on_data = seen.get(p.name)
@@ -115,6 +121,8 @@ def _box(architecture: Architecture, domain: Box | str | None) -> Box | None:
         return None
     if not architecture.chain:
         raise InputError("a domain of inputs is understood for plain chains of dense layers only")
+    if not isinstance(domain, str | Box):
+        raise InputError(f"domain is a {type(domain).__name__}; expected a Box, or text for Box.parse such as '[0,1]'")
     box = Box.parse(domain, _inputs(architecture)) if isinstance(domain, str) else domain
     if box.dimension != _inputs(architecture):
         raise InputError(f"domain has {box.dimension} inputs; the model takes {_inputs(architecture)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def found_checkpoints(folder: str | Path) -> tuple[list[Checkpoint], list[Skippe
     Raises:
         InputError: if there is no such folder.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"folder is a {type(folder).__name__}; give the folder that holds checkpoints")
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one that holds checkpoints")

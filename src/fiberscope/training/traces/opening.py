@@ -12,7 +12,7 @@ from typing import Any
 from fiberscope.domains import Box
 from fiberscope.errors import InputError
 from fiberscope.network import Network
-from fiberscope.training.architectures.architecture import Architecture
+from fiberscope.training.architectures.architecture import Architecture, checked_architecture
 from fiberscope.training.architectures.exchange import confirmed
 from fiberscope.training.traces.subjects import ArraySubject, Subject
 
@@ -41,6 +41,8 @@ def subject_of(
             "mapping of names to arrays, or a tree of JAX arrays; the trace's file comes second: "
             "watch(model, 'run.jsonl')"
         )
+    if isinstance(subject, Network) or (_flat(subject) and not _jax_arrays(subject)):
+        refuse_rule(optimizer)
     if subject is None or isinstance(subject, Network) or (architecture is not None and _flat(subject)):
         return ArraySubject(subject, architecture, optimizer)
     if isinstance(subject, Subject):
@@ -82,7 +84,7 @@ def subject_of(
     return PytreeSubject(subject, architecture, activation=activation, optimizer=optimizer)
 
 
-def refuse_arguments(subject: Any, path: Any, architecture: Any, optimizer: Any, domain: Any) -> None:
+def refuse_arguments(path: Any, architecture: Any, optimizer: Any, domain: Any) -> None:
     """Refuse what no framework could give a meaning to, before anything is written.
 
     Raises:
@@ -90,11 +92,8 @@ def refuse_arguments(subject: Any, path: Any, architecture: Any, optimizer: Any,
     """
     if path is not None and not isinstance(path, str | os.PathLike):
         raise InputError(f"path is a {type(path).__name__}; give the file of the trace, such as 'run.jsonl'")
-    if architecture is not None and not isinstance(architecture, Architecture):
-        raise InputError(
-            f"architecture is a {type(architecture).__name__}; expected an Architecture, such as "
-            "chain_architecture([784, 512, 10], activation='relu'); leave it out to have it found"
-        )
+    if architecture is not None:
+        checked_architecture(architecture)
     if isinstance(optimizer, str | bytes | int | float | type):
         raise InputError(
             f"optimizer is {optimizer!r}; expected the optimizer itself (torch.optim, the state of optax), or an "
@@ -102,6 +101,21 @@ def refuse_arguments(subject: Any, path: Any, architecture: Any, optimizer: Any,
         )
     if domain is not None and not isinstance(domain, str | Box):
         raise InputError(f"domain is a {type(domain).__name__}; expected a Box, or text for Box.parse such as '[0,1]'")
+
+
+def refuse_rule(optimizer: Any) -> None:
+    """Refuse what is no `OptimiserState` beside arrays, which no optimizer of a framework holds.
+
+    Raises:
+        InputError: with what was seen.
+    """
+    from fiberscope.training.drift.rules import OptimiserState
+
+    if optimizer is not None and not isinstance(optimizer, OptimiserState):
+        raise InputError(
+            f"optimizer is a {type(optimizer).__name__} beside a mapping of arrays; expected an OptimiserState such as "
+            "OptimiserState('adam', 1e-3); without it nothing is predicted"
+        )
 
 
 def one_spelling(optimizer: Any, optimiser: Any) -> Any:

@@ -45,6 +45,8 @@ def read_trace(path: str | Path) -> Trace:
     >>> [r.step for r in trace.records], trace.torn, trace.complete
     ([10], True, False)
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path is a {type(path).__name__}; give the file of a trace, such as 'run.jsonl'")
     place = Path(path)
     try:
         if place.is_dir():
@@ -207,6 +209,8 @@ def follow(
     Raises:
         FormatError: if the file is no trace, or a complete line is malformed.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path is a {type(path).__name__}; give the file of a trace, such as 'run.jsonl'")
     place = Path(path)
     lines = _Lines(place)
     while True:

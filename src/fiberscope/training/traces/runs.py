@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fiberscope.errors import InputError
 from fiberscope.results import Result, Rigor, jsonable
 from fiberscope.training.architectures.architecture import Architecture, Skipped
+from fiberscope.training.drift.lawvalues import law_theorems
 from fiberscope.training.drift.rules import UNKNOWN
 from fiberscope.training.traces.records import Record, encoded
 
@@ -76,7 +77,16 @@ class Trace(Result):
     notes: tuple[str, ...] = ()
     architecture: Architecture | None = None
     rigor: Rigor = Rigor.NUMERICAL
-    theorems: tuple[str, ...] = ("symmetry-fixed-space", "optimiser-equivariance", "scaling-balance")
+
+    @property
+    def theorems(self) -> tuple[str, ...]:
+        """What the measurements rest on: manifolds where there are any, laws where the model has any."""
+        names = {name.removeprefix(PREFIX) for name in self.names}
+        keys = ["symmetry-fixed-space"] if any(name.startswith("sims/") for name in names) else []
+        if self.architecture is None or not self.architecture.laws or "laws/drift" not in names:
+            return tuple(keys)
+        keys += law_theorems(self.architecture)
+        return (*keys, *(("balance-steps",) if "laws/predicted_drift" in names else ()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -142,6 +152,7 @@ class Trace(Result):
     def _document(self, count: int) -> dict[str, Any]:
         few = self.thinned(count)
         out = {**Result.to_dict(replace(few, records=())), "measurements": len(self.records)}
+        out["theorems"] = list(self.theorems)
         out["records"] = [jsonable(replace(r, histograms={}).to_dict()) for r in few.records]
         for name in ("populations", "skipped", "problems"):
             out[name] = out[name][:500]
@@ -229,7 +240,8 @@ def _together(trace: Trace) -> list[str]:
         grows = isinstance(rate, float) and rate > 0
         if relative > TOGETHER and not grows:
             continue
-        where = row.get("population", "?")
+        name = str(row.get("population", "?"))
+        where = f"layer {name!r}" if name.isdecimal() else name  # a number alone reads as one
         if row.get("kind") == "null":
             said = f"neuron {neurons[0]} of {where} has only zeros, up to {relative:.1g} of the others' size"
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_count, as_number, as_switch, shown
 from fiberscope.errors import InputError
+from fiberscope.invariants.arguments import as_names
 from fiberscope.invariants.classes.nearby import near_classes
 from fiberscope.invariants.classes.projections import partition_distance
 from fiberscope.invariants.orbits import orbit
 from fiberscope.invariants.orbits.ceilings import ceiling, trained_dimension
 from fiberscope.invariants.recovery.condensing.directions import Directions, layer_directions
 from fiberscope.invariants.recovery.ranking.ranks import model_rank
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.neurons import Classes, colour_classes, multiples
 from fiberscope.results import Budget, Progress, Result, Rigor, jsonable
 
@@ -112,7 +114,7 @@ class Condensation(Result):
     complete: bool
     notes: tuple[str, ...] = ()
     rigor: Rigor = Rigor.NUMERICAL
-    theorems: tuple[str, ...] = ("equitable-sim", "orbit-invariance")
+    theorems: tuple[str, ...] = ()
 
     @property
     def last(self) -> Snapshot:
@@ -261,21 +263,24 @@ def condensation(
     >>> found.last.levels[0].directions, round(found.last.layers[0].effective, 3)  # p = 1/8, 1/8, 3/8, 3/8
     ((2,), 1.755)
     """
-    series = [networks] if isinstance(networks, Network) else list(networks)
-    names: list[str | float] = list(range(len(series))) if labels is None else list(labels)
+    several = isinstance(networks, Iterable) and not isinstance(networks, str | Mapping)
+    series: list[Any] = list(networks) if several else [networks]  # type: ignore[arg-type]
+    names: list[str | float] = list(range(len(series))) if labels is None else _listed(labels)
     _check(series, names, share)
+    limits, share = _tolerances(tolerances), as_number(share, "share", above=0, most=1)
+    seed = as_count(seed, "seed")
     clock = Budget.of(budget).start()
     free = _trained(series[0], frozen)
     size = sum(_blocks(series[0])[name] for name in free)
-    with_ranks = size <= _RANKED if ranks is None else ranks
-    with_orbits = (len(series) == 1 and size <= _ORBITS) if orbits is None else orbits
+    with_ranks = size <= _RANKED if ranks is None else as_switch(ranks, "ranks")
+    with_orbits = (len(series) == 1 and size <= _ORBITS) if orbits is None else as_switch(orbits, "orbits")
     snapshots: list[Snapshot] = []
     for k, (net, name) in enumerate(zip(series, names, strict=True)):
         if snapshots and clock.expired:
             break
         if progress is not None:
             progress(k / len(series), f"checkpoint {name}, {k + 1} of {len(series)}")
-        layers = tuple(layer_directions(net, j, tolerances, seed=seed) for j in range(net.depth - 1))
+        layers = tuple(layer_directions(net, j, limits, seed=seed) for j in range(net.depth - 1))
         exact = colour_classes(net)
         levels = _levels(net, layers, exact, free, share, with_ranks, seed)
         top = ceiling(net, free, partition=exact)
@@ -290,14 +295,24 @@ def condensation(
     notes = [] if done else [f"the budget ended after {len(snapshots)} of {len(series)} networks"]
     if series[0].folded:
         notes.append("layers were folded or unrolled from others: numbers about training are those of the chain")
-    limits = tuple(float(t) for t in tolerances)
-    keys = ("equitable-sim", "orbit-invariance", *(["model-rank"] if with_ranks else []))
+    keys = _theorems(series[0], with_ranks)
     return Condensation(tuple(snapshots), limits, float(share), size, done, tuple(notes), theorems=keys)
 
 
+def _theorems(net: Network, with_ranks: bool) -> tuple[str, ...]:
+    """What holds of the architecture: nothing about training where layers were folded."""
+    if net.folded:
+        return ()
+    keys = ["equitable-sim"]
+    keys += ["orbit-invariance"] if all(layer.activation.analytic for layer in net.layers) else []
+    return (*keys, *(model_rank(net).theorems if with_ranks else ()))
+
+
 def _check(series: Sequence[Network], names: Sequence[Any], share: float) -> None:
-    if not series or not all(isinstance(net, Network) for net in series):
-        raise InputError("condensation needs a network, or a sequence of networks")
+    if not series:
+        raise InputError("condensation needs a network, or a list of the checkpoints of one")
+    for net in series:
+        require_network(net, "networks")
     if series[0].depth < 2:
         raise InputError(f"{series[0].architecture} has no hidden layer, so no neurons that could condense")
     kinds = {(net.widths, tuple(layer.activation for layer in net.layers)) for net in series}
@@ -305,8 +320,21 @@ def _check(series: Sequence[Network], names: Sequence[Any], share: float) -> Non
         raise InputError("the checkpoints have different architectures; give those of one training run")
     if len(names) != len(series):
         raise InputError(f"{len(names)} labels for {len(series)} networks")
-    if not 0 < share <= 1:
-        raise InputError(f"share {share}; give a number above 0, at most 1")
+
+
+def _listed(labels: Any) -> list[str | float]:
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise InputError(f"labels={shown(labels)}; give a list with one for each network")
+    return list(labels)
+
+
+def _tolerances(given: Any) -> tuple[float, ...]:
+    try:
+        if not isinstance(given, str) and isinstance(given, Iterable):
+            return tuple(as_number(v, "a tolerance", above=0, most=1) for v in given)
+    except InputError:
+        pass
+    raise InputError(f"tolerances={shown(given)}; give a list of growing numbers above 0, at most 1")
 
 
 def _blocks(net: Network) -> dict[str, int]:
@@ -316,9 +344,7 @@ def _blocks(net: Network) -> dict[str, int]:
 
 def _trained(net: Network, frozen: Sequence[str]) -> tuple[str, ...]:
     blocks = _blocks(net)
-    unknown = [name for name in frozen if name not in blocks]
-    if unknown:
-        raise InputError(f"unknown block {unknown[0]!r}; there are {', '.join(blocks)}")
+    frozen = as_names(frozen, "frozen blocks", blocks)
     return tuple(name for name in blocks if name not in frozen)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fiberscope import rationals
 from fiberscope.activations import Activation
 from fiberscope.errors import InputError
-from fiberscope.invariants.classes.nearby import close_groups
+from fiberscope.invariants.classes.groups import close_groups
 from fiberscope.network import Network
 from fiberscope.neurons import multiples
 from fiberscope.results import jsonable

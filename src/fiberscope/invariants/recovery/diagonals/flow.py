@@ -219,7 +219,10 @@ def run_flow(
     instant, least = _RESOLUTION * last, _LEAST * horizon
     point, time, h = flow.begin, 0.0, 1e-4 * last
     times, losses, ks = [0.0], [flow.loss(point.k)], [point.k]
-    while time < horizon and not (time >= 1.25 * last and losses[-1] <= settled) and not clock.expired:
+    while True:
+        finished = time >= horizon or (time >= 1.25 * last and losses[-1] <= settled)
+        if finished or clock.expired:
+            break
         h = min(h, horizon - time)
         try:
             new, error = flow.step(point, h)
@@ -241,7 +244,6 @@ def run_flow(
                 progress(min(time / (1.25 * last), 1.0), f"s = {scale}: loss {loss:.3g}")
         factor = 0.25 if coarse else min(4.0, max(0.1, 0.9 * max(error, 1e-10) ** -0.25))
         h = min(max(h * factor, 0.5 * least), 0.1 * last)
-    finished = not clock.expired or time >= horizon
     at, curve = np.array(times), np.array(losses)
     middles = [0.5 * (a + b) for a, b in zip(plateaus, plateaus[1:], strict=False)]
     found = [_crossing(at, curve, level) for level in middles]

@@ -11,17 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_choice, as_count, as_exact, as_number, as_switch, plain
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.invariants.recovery.diagonals.flow import DiagonalFlow, Flow, log_inverse, run_flow
 from fiberscope.invariants.recovery.diagonals.growth import Growth, Weight, corner, growth_times
 from fiberscope.invariants.recovery.diagonals.leastnorm import least_norm
-from fiberscope.invariants.recovery.diagonals.limit import LimitPath, limit_path
+from fiberscope.invariants.recovery.diagonals.limit import LimitPath, Stage, limit_path
 from fiberscope.invariants.recovery.diagonals.orbits import Orbits, ProductOrbits, QuadraticOrbits
 from fiberscope.invariants.recovery.diagonals.results import Diagonal, names
 from fiberscope.results import Budget, Progress, Rigor, Stopwatch
@@ -85,10 +87,14 @@ def diagonal(
     """
     features, targets = _data(X, y)
     n, d = features.shape
-    if depth < 2:
+    if as_count(depth, "depth") < 2:
         raise InputError(f"depth {depth}; a diagonal network has at least two layers")
-    if mode not in ("limit", "flow"):
-        raise ScopeError(_RAW) if mode == "raw" else InputError(f"mode {mode!r}; expected 'limit' or 'flow'")
+    if mode == "raw":
+        raise ScopeError(_RAW)
+    as_choice(mode, "mode", ("limit", "flow"))
+    exact, compare = as_switch(exact, "exact"), as_switch(compare, "compare")
+    tolerance = as_number(tolerance, "tolerance", above=0)
+    scales = (scales,) if isinstance(scales, str | Real) else tuple(scales)
     if scales and mode == "limit":
         raise InputError("scales belong to mode 'flow'; the limit has none")
     factors = _shape(shape, depth, d)
@@ -101,6 +107,7 @@ def diagonal(
     clock = Budget.of(budget).start()
     path = limit_path(features, targets, growth.plus, growth.minus, exact=exact, clock=clock, progress=progress)
     norm = _norm(path, growth)
+    fitted_after = _fitted_after(path, features, targets, _unit(X, y))
     comparison = None
     if compare and path.finished:
         fitted = rationals.matmul(features, rationals.exact_array(path.k)) if _one_sided(growth) else targets
@@ -109,34 +116,38 @@ def diagonal(
     for text, log_scale in parsed if path.finished else []:
         orbits = _orbits(factors, growth if weights is not None else None, log_scale)
         flow = Flow(orbits, rationals.nearest_floats(features), rationals.nearest_floats(targets), tolerance)
-        flows.append(_run(flow, text, log_scale, path, clock, progress))
+        flows.append(_run(flow, text, log_scale, path, fitted_after, clock, progress))
     rigor = Rigor.EXACT if exact and growth.exact and not flows else Rigor.NUMERICAL
-    return Diagonal(n, d, depth, growth, path, norm, comparison, tuple(flows), _notes(path, growth), rigor)
+    theorems = () if any(stage.tie for stage in path.stages) else ("diagonal-limit",)
+    notes = _notes(path, growth)
+    if parsed and not path.finished:
+        notes = (*notes, "the budget ended before a flow could begin")
+    return Diagonal(n, d, depth, growth, path, norm, comparison, tuple(flows), notes, rigor, theorems, fitted_after)
 
 
 # ---- input
 
 
 def _data(X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[rationals.ExactArray, rationals.ExactArray]:
-    try:
-        features, targets = rationals.exact_array(X), rationals.exact_array(y)
-        if features.ndim != 2 or not features.size or targets.shape != features.shape[:1]:
-            raise InputError(f"X of shape {features.shape} and y of shape {targets.shape}; expected (n, d) and (n,)")
-        for array in (features, targets):
-            if not rationals.is_rational(array) and not np.isfinite(array).all():
-                raise InputError("X and y must be finite")
-    except TypeError as exc:
-        raise InputError(f"X and y must hold numbers: {exc}") from exc
+    features, targets = as_exact(X, "X"), as_exact(y, "y")
+    if features.ndim != 2 or not features.size or targets.shape != features.shape[:1]:
+        raise InputError(f"X of shape {features.shape} and y of shape {targets.shape}; expected (n, d) and (n,)")
+    for array in (features, targets):
+        if not rationals.is_rational(array) and not np.isfinite(array).all():
+            raise InputError("X and y must be finite")
     return features, targets
+
+
+def _unit(X: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Largest relative rounding of an entry; 0 for integers and rationals, which are what they are."""
+    kinds = [np.asarray(plain(values)).dtype for values in (X, y)]
+    return max(float(np.finfo(kind).eps) / 2 if kind.kind == "f" else 0.0 for kind in kinds)
 
 
 def _shape(shape: npt.ArrayLike | None, depth: int, d: int) -> rationals.ExactArray:
     if shape is None:
         return np.concatenate([np.ones((depth - 1, d)), np.zeros((1, d))])
-    try:
-        factors = rationals.exact_array(shape)
-    except TypeError as exc:
-        raise InputError(f"the shape must hold numbers: {exc}") from exc
+    factors = as_exact(shape, "shape")
     if factors.shape != (depth, d):
         raise InputError(f"shape of shape {factors.shape}; expected ({depth}, {d}), the factors of every coordinate")
     return factors
@@ -161,7 +172,7 @@ def _given(weights: Any, d: int, shape: Growth | None) -> Growth:
 
 def _scale(value: str | float | Fraction) -> tuple[str, float]:
     try:
-        scale = Fraction(value)
+        scale = Fraction(value) if isinstance(value, str) else rationals.as_fraction(value)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as exc:
         raise InputError(f"initialisation scale {value!r}; expected a number such as 1e-3 or '1e-1000'") from exc
     return str(value), log_inverse(scale)
@@ -172,6 +183,37 @@ def _one_sided(growth: Growth) -> bool:
 
 
 # ---- parts of the answer
+
+
+def _fitted_after(
+    path: LimitPath, features: rationals.ExactArray, targets: rationals.ExactArray, unit: float
+) -> int | None:
+    """After how many stages the residual is no more than the rounding of X, y and of a product X k; None: never.
+
+    A sum of d products in floats is off by at most about d u |X| |k|, and the nearest fit to it is no further away.
+    Rows of small numbers are rounded less than those of large ones, so each row is measured by its own size too.
+    """
+    size = np.abs(rationals.nearest_floats(features)), np.abs(rationals.nearest_floats(targets))
+    for number, stage in enumerate(path.stages[:-1], start=1):
+        terms = size[0] @ np.abs(np.asarray(stage.k, dtype=np.float64)) + size[1]
+        grain = (len(stage.k) + 2) * unit
+        if math.sqrt(2.0 * float(stage.loss)) <= grain * float(np.linalg.norm(terms)):
+            if _misfit(stage, features, targets, terms) <= grain * math.sqrt(len(terms)):
+                return number
+    return None
+
+
+def _misfit(
+    stage: Stage, features: rationals.ExactArray, targets: rationals.ExactArray, terms: npt.NDArray[np.float64]
+) -> float:
+    """Norm of (y - X k) / terms for the k of the stage's support that makes it smallest."""
+    fitted = rationals.matmul(features, rationals.exact_array(stage.k))
+    rest = rationals.nearest_floats(rationals.add(targets, rationals.scale(fitted, Fraction(-1))))
+    seen = terms > 0
+    rows = rationals.nearest_floats(features)[seen][:, list(stage.support)] / terms[seen, None]
+    wanted = rest[seen] / terms[seen]
+    better = np.linalg.lstsq(rows, wanted)[0]
+    return float(np.linalg.norm(wanted - rows @ better))
 
 
 def _norm(path: LimitPath, growth: Growth) -> Weight:
@@ -197,14 +239,17 @@ def _orbits(factors: rationals.ExactArray, given: Growth | None, log_scale: floa
 
 
 def _run(
-    flow: Flow, text: str, log_scale: float, path: LimitPath, clock: Stopwatch, progress: Progress | None
-) -> DiagonalFlow:
+    flow: Flow, text: str, log_scale: float, path: LimitPath, last: int | None, clock: Stopwatch,
+    progress: Progress | None,
+) -> DiagonalFlow:  # fmt: skip
+    """The flow through the stages that are not rounding, whose times lie 1e15 and more beyond the others."""
+    stages = path.stages[:last]
     return run_flow(
         flow,
         scale=text,
         log_scale=log_scale,
-        plateaus=[float(path.start_loss), *(float(s.loss) for s in path.stages)],
-        predicted=[float(s.time) for s in path.stages],
+        plateaus=[float(path.start_loss), *(float(s.loss) for s in stages)],
+        predicted=[float(s.time) for s in stages],
         clock=clock,
         progress=progress,
     )

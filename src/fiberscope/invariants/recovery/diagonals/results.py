@@ -25,6 +25,8 @@ _SAMPLES = 200
 """Samples of a flow that `to_dict` keeps."""
 ONE_OF_SEVERAL = "only X k and the loss are determined: k, its support and its zeros are of one of several minimisers"
 """What k is where a stage does not determine it; the flow may end at another."""
+ROUNDING = "only rounding of the data is left after stage {}: these stages fit it, and flows end before them"
+"""What stages are whose residual floats as data explain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,9 @@ class Diagonal(Result):
             budget ended it.
         flows: one for each finite scale.
         notes: ties, degenerate stages and rounded growth times, in words.
+        fitted_after: number of stages after which floats as data are fitted as closely as they are rounded. The stages
+            after it are true of the rationals that these floats are, and say nothing of what they stand for; flows end
+            before them. None if no stage is of that kind.
     """
 
     hidden: ClassVar[frozenset[str]] = frozenset({"path", "flows", "growth", "comparison"})
@@ -54,7 +59,8 @@ class Diagonal(Result):
     flows: tuple[DiagonalFlow, ...]
     notes: tuple[str, ...]
     rigor: Rigor
-    theorems: tuple[str, ...] = ("diagonal-limit",)
+    theorems: tuple[str, ...] = ()
+    fitted_after: int | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -144,6 +150,7 @@ class Diagonal(Result):
             },
             "k": [_number(v) for v in self.k[:_LISTED]],
             "unique": self.unique,
+            "fitted_after": self.fitted_after,
             "determined": "k" if not self.stages or self.stages[-1].unique else ONE_OF_SEVERAL,
             "margin": jsonable(self.margin),
             "stages": [_stage_dict(s, small) for s in self.stages[:_LISTED]],
@@ -167,11 +174,14 @@ class Diagonal(Result):
         for number, stage in enumerate(self.stages[:20], start=1):
             grows = " ".join(f"k{abs(v)}{'>' if v > 0 else '<'}0" for v in stage.reached[:3])
             time, loss, star = _short(stage.time), float(stage.loss), "" if stage.unique else " *"
+            star += " ~" if self.fitted_after is not None and number > self.fitted_after else ""
             lines.append(f"  {number:>5}  {time:<14} {grows:<12} {loss:<14.6g} {names(stage.support)}{star}")
         if len(self.stages) > 20:
             lines.append(f"  ... {len(self.stages) - 20} more stages")
         if not self.unique:
             lines.append(f"  * {ONE_OF_SEVERAL}")
+        if self.fitted_after is not None:
+            lines.append(f"  ~ {ROUNDING.format(self.fitted_after)}")
         lines.append(f"  weighted l1 norm {_short(self.norm)}" + self._compared())
         if not self.path.finished:
             lines.append("  the budget ended before the last stage")
@@ -179,6 +189,7 @@ class Diagonal(Result):
             drops = ", ".join("-" if t is None else f"{t:.4f}" for t in flow.drops[:6])
             lines.append(
                 f"  flow at s = {flow.scale}: loss drops at {drops} {self.unit}; ends with {flow.final_loss:.3g}"
+                + ("" if flow.finished else f" at time {flow.times[-1]:.4g}, where the budget ended it")
             )
         lines += [f"  note: {note}" for note in self.notes]
         lines.append(f"  {self.rigor.value}")

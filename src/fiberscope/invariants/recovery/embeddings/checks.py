@@ -14,11 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from fiberscope.arguments import as_count, as_finite
 from fiberscope.errors import InputError, UnsupportedError
+from fiberscope.invariants.arguments import as_pair
 from fiberscope.invariants.recovery.embeddings.embedding import Embedding
 from fiberscope.invariants.recovery.embeddings.layermaps import LayerMap
 from fiberscope.invariants.recovery.ladders.landscapes import Landscape
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Result, Rigor
 
 FloatArray = npt.NDArray[np.float64]
@@ -105,7 +107,7 @@ class Verification(Result):
     inertia_after: Inertia | None
     failures: tuple[str, ...]
     rigor: Rigor = Rigor.NUMERICAL
-    theorems: tuple[str, ...] = ("embedding-principle",)
+    theorems: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -179,6 +181,11 @@ def verify(
     >>> found.passed, found.inertia_before.counts[0] <= found.inertia_after.counts[0]
     (True, True)
     """
+    if not isinstance(embedding, Embedding):
+        raise InputError(f"embedding of type {type(embedding).__name__}; give what fs.embed returns")
+    if network is not None:
+        require_network(network, "network")
+    samples, seed = as_count(samples, "samples", 1), as_count(seed, "seed")
     if loss != "squared":
         raise UnsupportedError(f"loss {loss!r}; only 'squared' has Hessians here")
     small, wide = embedding.original, network or embedding.network
@@ -187,11 +194,16 @@ def verify(
     if data is None:
         x = np.random.default_rng(seed).standard_normal((samples, small.widths[0]))
     else:
-        x = np.asarray(data[0], np.float64)
+        x, y = (as_finite(values, name) for values, name in zip(as_pair(data), ("inputs", "targets"), strict=True))
+        if x.ndim != 2 or x.shape[1] != small.widths[0] or len(y) != len(x):
+            raise InputError(f"inputs {x.shape} and targets {y.shape}; expected (n, {small.widths[0]}) and (n, n_L)")
     change, size = float(np.abs(wide(x) - small(x)).max()), float(np.abs(small(x)).max())
     failures = [] if change <= _OUTPUT * max(1.0, size) else [f"an output changes by {change:.2g}"]
+    theorems = ("embedding-principle",) if network is None else ()  # it is not about a control
     if data is None:
-        return Verification(embedding, change, len(x), None, None, None, None, None, None, tuple(failures))
+        return Verification(
+            embedding, change, len(x), None, None, None, None, None, None, tuple(failures), theorems=theorems
+        )
     if small.layers[-1].activation.name != "identity":
         raise UnsupportedError("derivatives of the loss need an affine last layer")
     bias, output = embedding.trained
@@ -220,7 +232,7 @@ def verify(
         failures.append(f"the inertia falls from {before.counts} to {after.counts} (+, 0, -)")
     return Verification(
         embedding, change, len(x), (float(l0[0]), float(l1[0])), norms, gradient_error, hessian_error, before, after,
-        tuple(failures),
+        tuple(failures), theorems=theorems,
     )  # fmt: skip
 
 

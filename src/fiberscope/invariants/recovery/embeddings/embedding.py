@@ -5,6 +5,8 @@ After arXiv 2111.15527 (Embedding Principle: a hierarchical structure of loss la
 
 from __future__ import annotations
 
+import operator
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_choice, as_count, as_counts, as_switch, shown
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.invariants.recovery.embeddings.layermaps import (
     LayerMap,
@@ -23,7 +26,7 @@ from fiberscope.invariants.recovery.embeddings.layermaps import (
     null_constants,
     require_compatible,
 )
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Answer, Budget, Result, Rigor, Verdict
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ Kind = Literal["null", "split", "mixed", "compatible"]
 KINDS = ("null", "split", "mixed", "compatible")
 
 _ZERO, _ONE = Fraction(0), Fraction(1)
+_LONG_EXPONENT = re.compile(r"[eE][+-]?\d{4}")
 _GRAIN = 16
 """Random shares, biases and free parts are multiples of 1/16: short numbers stay exact in floats more often."""
 
@@ -155,7 +159,7 @@ class Embedding(Result):
             )  # fmt: skip
         small = "-".join(map(str, found.network.widths))
         reason = f"reducing the wide network gives widths {small} and not the narrow network as it is"
-        return Verdict(Answer.UNDECIDED, reason, method="lossless moves", theorems=("lossless-moves",))
+        return Verdict(Answer.UNDECIDED, reason, method="lossless moves")
 
     # ---- reports
 
@@ -256,7 +260,7 @@ def embed(
         factors: multiply added copies by random factors that the activation forgives (-1 for odd ones, e > 0 for
             ReLU-like ones).
         bias: whether hidden biases are trained.
-        output_bias: whether the output biases are trained.
+        output_bias: whether the output biases are trained: yes by default, as everywhere a network is given.
 
     Raises:
         InputError: if widths shrink, or options do not fit.
@@ -271,15 +275,15 @@ def embed(
     >>> wide.network.layers[1].weight.tolist(), wide.degrees_of_freedom, wide.sim.dimension
     ([[3.0, 2.0, 2.0]], 1, 7)
     """
+    require_network(net)
     net.require_own_parameters("an embedding that keeps critical points")
-    if how not in KINDS:
-        raise InputError(f"how {how!r} is unknown; choose one of {', '.join(KINDS)}")
+    as_choice(how, "how", KINDS)
+    bias, output_bias = as_switch(bias, "bias"), as_switch(output_bias, "output_bias")
+    factors, seed = as_switch(factors, "factors"), as_count(seed, "seed")
     hidden, rng = _hidden_widths(net, widths), np.random.default_rng(seed)
     names = _labels(net, hidden, how, rng) if labels is None else _given_labels(net, hidden, labels)
     random_shares = how == "compatible" or alpha == "random"
-    if isinstance(alpha, str) and alpha != "random":
-        raise InputError(f"alpha {alpha!r}; give a number, 'random' or None")
-    number = None if alpha is None or isinstance(alpha, str) else rationals.as_fraction(alpha)
+    number = _number(alpha)
     if number is not None and how not in ("split", "null"):
         raise InputError(f"alpha {alpha} with how {how!r}; a number goes with 'split' or 'null'")
     maps = []
@@ -301,15 +305,28 @@ def embed(
     return Embedding(net, wide, how, tuple(maps), tuple(free), (bias, output_bias), dof)
 
 
+def _number(alpha: str | Fraction | float | None) -> Fraction | None:
+    """The share or pre-activation as it is given; None where there is none, or a random one."""
+    if alpha is None or alpha == "random":
+        return None
+    try:
+        if isinstance(alpha, str) and _LONG_EXPONENT.search(alpha):  # "1e9999999" has ten million digits
+            raise ValueError("beyond all floats")
+        return Fraction(alpha) if isinstance(alpha, str) else rationals.as_fraction(alpha)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as exc:
+        raise InputError(f"alpha {shown(alpha)}; give a finite number, 'random' or None") from exc
+
+
 def _hidden_widths(net: Network, widths: Sequence[int]) -> tuple[int, ...]:
-    given = tuple(int(w) for w in widths)
     if not net.hidden:
         raise InputError("the network has no hidden layer; there is nothing to widen")
+    given = as_counts(widths, "widths")
     if len(given) == net.depth + 1 and (given[0], given[-1]) == (net.widths[0], net.widths[-1]):
         given = given[1:-1]
     old = net.widths[1:-1]
     if len(given) != len(old) or any(m < k for m, k in zip(given, old, strict=False)):
-        raise InputError(f"widths {tuple(widths)}; give one for each hidden layer, at least {old}")
+        words, least = (", ".join(map(str, w)) for w in (given, old))
+        raise InputError(f"widths {words}; give one for each hidden layer, at least {least}")
     return given
 
 
@@ -327,7 +344,10 @@ def _labels(net: Network, hidden: Sequence[int], how: str, rng: np.random.Genera
 
 
 def _given_labels(net: Network, hidden: Sequence[int], labels: Sequence[Sequence[int]]) -> list[IntArray]:
-    out = [np.asarray(own, dtype=np.int64) for own in labels]
+    try:
+        out = [np.array([operator.index(v) for v in own], dtype=np.int64) for own in labels]
+    except TypeError as exc:
+        raise InputError(f"labels {shown(labels)}; give a list of whole numbers for each hidden layer") from exc
     if [len(own) for own in out] != list(hidden):
         raise InputError(f"labels of {[len(own) for own in out]} neurons for hidden widths {tuple(hidden)}")
     for k, (own, narrow) in enumerate(zip(out, net.widths[1:-1], strict=True)):

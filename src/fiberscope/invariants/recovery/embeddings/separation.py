@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_choice, as_count, as_number
 from fiberscope.bounds import difference_bound
 from fiberscope.domains import Box
 from fiberscope.errors import InputError, ScopeError
@@ -97,21 +98,24 @@ def break_symmetry(
     >>> moved.dimension_before, moved.dimension_after
     (4, 7)
     """
-    if not 0 < size < float("inf"):
-        raise InputError(f"size {size}; give a number > 0")
+    if not isinstance(embedding, Embedding):
+        raise InputError(f"embedding of type {type(embedding).__name__}; give what fs.embed returns")
+    as_choice(how, "how", ("shares", "noise"))
+    as_number(size, "size", above=0)
+    seed = as_count(seed, "seed")
     box, rng = embedding.network.domain(domain), np.random.default_rng(seed)
     if how == "shares":
         moved = _unequal(embedding, rationals.as_fraction(size), rng)
-        change, rigor, theorems = (0.0, 0.0), Rigor.EXACT, ("embedding-principle", "orbit-invariance")
-    elif how == "noise":
+        change, rigor, kept = (0.0, 0.0), Rigor.EXACT, "embedding-principle"
+    else:
         moved = _noisy(embedding.network, float(size), rng)
         change = difference_bound(embedding.network, moved, box)
         if not np.isfinite(change).all():
             raise ScopeError("no finite bound on the change exists on this domain; give a bounded one")
-        rigor, theorems = Rigor.INTERVAL, ("lipschitz-difference", "orbit-invariance")
-    else:
-        raise InputError(f"how {how!r} is unknown; choose 'shares' or 'noise'")
-    before, after = embedding.sim.dimension, smallest_sim(moved).dimension
+        rigor, kept = Rigor.INTERVAL, "lipschitz-difference"
+    here = smallest_sim(moved)
+    before, after = embedding.sim.dimension, here.dimension
+    theorems = tuple(dict.fromkeys((kept, *embedding.sim.theorems, *here.theorems)))
     distance = partition_distance(moved, embedding.sim.partition).absolute
     statement = _sentence(how, change, before, after, moved.parameter_count)
     return Separation(moved, how, change, distance, before, after, box, statement, rigor, theorems)

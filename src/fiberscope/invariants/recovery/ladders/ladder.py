@@ -15,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_choice, as_count, as_counts, as_floats, as_number, as_switch
 from fiberscope.errors import InputError
+from fiberscope.invariants.arguments import as_pair
 from fiberscope.invariants.dynamics.backprop import Batch
 from fiberscope.invariants.dynamics.reduced import ReducedNetwork
 from fiberscope.invariants.recovery.ladders.climbing import Climb, Rung
-from fiberscope.invariants.recovery.ladders.noisy import Criterion, Selection, select_width
+from fiberscope.invariants.recovery.ladders.noisy import CRITERIA, Criterion, Selection, select_width
+from fiberscope.invariants.recovery.ranking.results import trained_parts
 from fiberscope.network import Network
 from fiberscope.results import Assumption, Budget, Progress, Result, Rigor
 
@@ -66,7 +69,8 @@ class Recovery(Result):
     selection: Selection | None
     assumptions: tuple[Assumption, ...]
     rigor: Rigor = Rigor.GENERIC
-    theorems: tuple[str, ...] = ("sim-recovery", "equitable-sim", "reduced-network")
+    theorems: tuple[str, ...] = ("equitable-sim", "reduced-network")
+    trained: str = ""
 
     @property
     def embedded(self) -> Network:
@@ -106,7 +110,8 @@ class Recovery(Result):
                 f"width {self.width} is the narrowest tried that explains the {self.points} points exactly; "
                 f"the different ones {word} its dimension {rung.dimension}"
             )
-        lines = [head, "  r   dim  flows (interpolating)  starts (interpolating)  best loss  rank  agreement"]
+        lines = [head, f"  trained: {self.trained}"] if self.trained else [head]
+        lines += ["  r   dim  flows (interpolating)  starts (interpolating)  best loss  rank  agreement"]
         for r in self.rungs:
             same = "-" if r.agreement is None else f"{r.agreement:.1e}"
             lines.append(
@@ -156,8 +161,8 @@ def recover(
         widths: numbers r of classes, tried in ascending order.
         activation: hidden activation.
         wide: hidden neurons of the wide network; the largest of the widths if None.
-        bias: hidden biases.
-        output_bias: bias of the output.
+        bias: whether hidden biases are trained.
+        output_bias: whether output biases are; not by default, as in the papers (see `predict_recovery`).
         starts: of the search on a rung.
         flows: gradient-flow runs on a rung; 0 for none. Gradients only beyond 250 parameters.
         scale: standard deviation of their starts.
@@ -180,12 +185,13 @@ def recover(
     (1, True, True)
     """
     x, y = _arrays(data)
-    rungs = sorted(set(map(int, widths)))
-    if not rungs or rungs[0] < 1:
-        raise InputError(f"widths {tuple(widths)}; give numbers >= 1")
-    neurons = rungs[-1] if wide is None else int(wide)
-    if neurons < rungs[-1] or starts < 1 or flows < 0 or not 0 < floor <= 1e-12 or scale <= 0:
-        raise InputError("give wide >= every width, starts >= 1, flows >= 0, 0 < floor <= 1e-12 and scale > 0")
+    rungs = sorted(set(as_counts(widths, "widths")))
+    neurons = rungs[-1] if wide is None else as_count(wide, "wide", rungs[-1])
+    starts, flows, seed = as_count(starts, "starts", 1), as_count(flows, "flows"), as_count(seed, "seed")
+    scale, floor = as_number(scale, "scale", above=0), as_number(floor, "floor", above=0, most=1e-12)
+    bias, output_bias = as_switch(bias, "bias"), as_switch(output_bias, "output_bias")
+    if noise is not None:
+        as_choice(noise, "noise", CRITERIA)
     clock = Budget.of(budget).start()
     goal = floor * _spread(y)
     climb = Climb(x, y, activation, neurons, bias, output_bias, starts, flows, scale, goal, seed)
@@ -213,12 +219,14 @@ def recover(
         width, criterion, tuple(found), len(x), y.size, goal, climb.row.label, seed,
         last.interpolates or (last.complete and len(found) == len(rungs)), _floats(reduced.network), reduced, selection,
         assumptions,
+        theorems=(*(("sim-recovery",) if criterion else ()), "equitable-sim", "reduced-network"),
+        trained=trained_parts(bias, output_bias),
     )  # fmt: skip
 
 
 def _arrays(data: Data) -> tuple[FloatArray, FloatArray]:
-    x, y = (data.x, data.y) if isinstance(data, Batch) else data
-    inputs, targets = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    x, y = (data.x, data.y) if isinstance(data, Batch) else as_pair(data)
+    inputs, targets = as_floats(x, "inputs"), as_floats(y, "targets")
     if inputs.ndim != 2 or targets.ndim not in (1, 2) or len(inputs) != len(targets) or not len(inputs):
         raise InputError(f"inputs {inputs.shape} and targets {targets.shape}; give (n, n_0) and (n,) or (n, n_L)")
     for name, values in (("inputs", inputs), ("targets", targets)):

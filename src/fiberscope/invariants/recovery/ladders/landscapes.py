@@ -269,8 +269,8 @@ class Landscape:
         return loss, slope, hessian
 
 
-def _rows(hidden: int, activation: str | Activation | Sequence[str | Activation]) -> tuple[Activation, ...]:
-    given = [activation] * hidden if isinstance(activation, str | Activation) else list(activation)
+def _rows(hidden: int, activation: Any) -> tuple[Activation, ...]:
+    given = list(activation) if isinstance(activation, list | tuple) else [activation] * hidden
     if len(given) != hidden:
         raise InputError(f"{len(given)} activations for {hidden} hidden layers; give one, or one for each")
     return tuple(find_activation(row) for row in given)

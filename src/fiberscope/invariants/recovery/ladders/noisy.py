@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_choice, as_count, as_counts, as_finite, as_switch
 from fiberscope.errors import InputError
 from fiberscope.invariants.recovery.ladders.landscapes import Landscape
 from fiberscope.invariants.recovery.ladders.leastsquares import Fits, mixed, survivors
@@ -133,7 +134,7 @@ def select_width(
         activation: hidden activation.
         criterion: "held-out" or "bic".
         bias: hidden biases.
-        output_bias: bias of the output.
+        output_bias: bias of the output: yes by default, for with it width 0 is the constant.
         folds: K.
         starts: of each fit.
         steps: of each start that survives.
@@ -150,13 +151,12 @@ def select_width(
     >>> select_width(x, np.tanh(3 * x[:, 0]) + noise, (0, 1, 2), starts=8).width
     1
     """
-    if criterion not in CRITERIA:
-        raise InputError(f"criterion {criterion!r}; give one of {', '.join(CRITERIA)}")
-    inputs, targets = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    as_choice(criterion, "criterion", CRITERIA)
+    bias, output_bias, seed = as_switch(bias, "bias"), as_switch(output_bias, "output_bias"), as_count(seed, "seed")
+    folds, starts, steps = as_count(folds, "folds", 2), as_count(starts, "starts", 1), as_count(steps, "steps", 1)
+    inputs, targets = as_finite(x, "x"), as_finite(y, "y")
     targets = targets[:, None] if targets.ndim == 1 else targets
-    tried = sorted(set(map(int, widths)))
-    if not tried or tried[0] < 0:
-        raise InputError(f"widths {tuple(widths)}; give numbers >= 0")
+    tried = sorted(set(as_counts(widths, "widths", 0)))
     if not 2 <= folds <= len(inputs):
         raise InputError(f"{folds} folds for {len(inputs)} points; give 2 <= folds <= points")
     clock = Budget.of(budget).start()

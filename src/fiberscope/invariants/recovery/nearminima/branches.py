@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_number
 from fiberscope.errors import InputError
 from fiberscope.invariants.classes.nearby import rounding_tolerances
 from fiberscope.invariants.recovery.nearminima.partitions import Block, Cloud, best_partitions, close_partition
-from fiberscope.invariants.recovery.nearminima.table import require_strata
-from fiberscope.network import Network
+from fiberscope.invariants.recovery.nearminima.table import independent, require_strata
+from fiberscope.network import Network, require_network
 from fiberscope.results import Result, Rigor
 
 ExactArray = npt.NDArray[Any]
@@ -87,7 +88,7 @@ class Location(Result):
     output_gap: float
     optimal: bool
     rigor: Rigor
-    theorems: tuple[str, ...] = ("near-minima",)
+    theorems: tuple[str, ...] = ()
 
     @property
     def fit(self) -> BranchFit:
@@ -167,11 +168,12 @@ def locate(net: Network, target: Network, *, tolerance: float | None = None) -> 
     >>> found.level, found.fit.r, found.fit.classes, found.fit.signs
     ('exact', 1, ((0, 1),), ((1, -1),))
     """
+    require_network(net)
+    require_network(target, "target")
     cloud, exact = _cloud(net, target)
     norm = math.sqrt(float((cloud.rows**2).sum() + (cloud.out**2).sum()))
     grain = rounding_tolerances(net)[0]
-    if tolerance is not None and not 0 <= tolerance < math.inf:
-        raise InputError(f"tolerance {tolerance}; give a number >= 0, or None")
+    tolerance = None if tolerance is None else as_number(tolerance, "tolerance", least=0)
     share = grain * math.sqrt(len(cloud.rows))
     rounding, wide = share * max(norm, 1e-300), 0.0 if tolerance is None else tolerance * norm
     near = max(rounding, wide)
@@ -196,6 +198,7 @@ def locate(net: Network, target: Network, *, tolerance: float | None = None) -> 
     return Location(
         net, target, fits, best, level, near, norm, math.sqrt(float(exact.gap)), optimal,
         Rigor.EXACT if on else Rigor.NUMERICAL,
+        ("near-minima",) if independent(target.layers[0].activation, bias=True) else (),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as find_activation
+from fiberscope.arguments import as_count, as_switch
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.results import Assumption, Result, Rigor
 
@@ -34,6 +35,9 @@ _TAYLOR = {
     "cos": "it is even",
 }
 """Why the Taylor series at 0 has finitely many terms of one parity."""
+
+_WIDEST = 200
+"""Neurons up to which the table, of long integers, takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Strata(Result):
     signs: bool
     assumptions: tuple[Assumption, ...]
     rigor: Rigor = Rigor.GENERIC
-    theorems: tuple[str, ...] = ("near-minima",)
+    theorems: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -163,7 +167,7 @@ def strata(
         activation: None for any that satisfies the hypotheses; else they are checked, and its parity is used.
 
     Raises:
-        InputError: for widths that do not fit.
+        InputError: for widths that do not fit, or a width above 200.
         ScopeError: for activations that are not analytic, or polynomials: their exact fits are other sets.
 
     Complexity: O(m^3) integer operations. Source: arXiv 2309.00508, proposition 3.2, lemma 4.2, theorem 5.4; at
@@ -173,9 +177,12 @@ def strata(
     >>> [(row.r, row.count, row.dimension, row.threshold) for row in table.rows]
     [(1, 1, 2, 4), (2, 6, 2, 4), (3, 3, 2, 4)]
     """
-    m, m0, d = int(width), int(target_width), int(input_dimension) + bool(bias)
-    if not 1 <= m0 <= m or input_dimension < 1:
-        raise InputError(f"{m} neurons for {m0} target neurons of {input_dimension} inputs; give 1 <= m0 <= m, d >= 1")
+    m, m0 = as_count(width, "width", 1), as_count(target_width, "target_width", 1)
+    d = as_count(input_dimension, "input_dimension", 1) + as_switch(bias, "bias")
+    if m0 > m:
+        raise InputError(f"{m} neurons for {m0} target neurons; give at least as many neurons as the target has")
+    if m > _WIDEST:
+        raise InputError(f"width {m}; the table has a row of long integers for each r, so it is made up to {_WIDEST}")
     row = None if activation is None else find_activation(activation)
     if row is not None:
         require_strata(row)
@@ -185,7 +192,21 @@ def strata(
         _stratum(m, m0, d, r, z, signs) for r in range(m0, m + 1) for z in range(m - r + 1 if silent else 1)
     )  # fmt: skip
     label = "" if row is None else row.label
-    return Strata(m, m0, d, rows, (d + 1) * m, label, signs, _assumptions(row, bias))
+    theorems = ("near-minima",) if row is None or independent(row, bias=bool(bias)) else ()
+    return Strata(m, m0, d, rows, (d + 1) * m, label, signs, _assumptions(row, bias), theorems=theorems)
+
+
+def independent(row: Activation, *, bias: bool) -> bool:
+    """Whether neurons of different weights (up to sign for odd and even s) are known to be independent functions.
+
+    No for s(z) - s(-z) = z and s(z) + s(-z) = 1, where four neurons satisfy a relation, and for sines with biases,
+    where three shifts of one wave do.
+
+    >>> from fiberscope.activations import activation
+    >>> independent(activation("tanh"), bias=True), independent(activation("softplus"), bias=True)
+    (True, False)
+    """
+    return row.parity is not None and not (bias and row.name in ("sin", "cos"))
 
 
 def require_strata(row: Activation) -> None:
@@ -241,12 +262,16 @@ def _stratum(m: int, m0: int, d: int, r: int, z: int, signs: bool) -> Stratum:
 
 def _alone_branches(m: int, m0: int, r: int, ell: int) -> int:
     """Branches of which exactly ell unnamed classes have one member."""
-    total = 0
-    for named in range(m0, m - ell + 1):
-        rest = m - ell - named
-        pairs = math.comb(m - ell, named) * math.factorial(m0) * stirling(named, m0)
-        total += pairs * associated_stirling(rest, r - m0 - ell)
-    return math.comb(m, ell) * total
+    return math.comb(m, ell) * _crowded(m - ell, m0, r - m0 - ell)
+
+
+@cache
+def _crowded(n: int, m0: int, unnamed: int) -> int:
+    """Ways to put n neurons into m0 named classes and so many unnamed ones of at least two members."""
+    return sum(
+        math.comb(n, named) * math.factorial(m0) * stirling(named, m0) * associated_stirling(n - named, unnamed)
+        for named in range(m0, n + 1)
+    )
 
 
 @cache

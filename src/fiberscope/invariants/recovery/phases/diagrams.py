@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -17,12 +17,14 @@ import numpy.typing as npt
 from fiberscope._version import __version__
 from fiberscope.activations import Activation
 from fiberscope.activations import activation as find_activation
+from fiberscope.arguments import as_choice, as_count, as_counts, as_number, as_switch, shown
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.invariants.recovery.ladders.landscapes import Landscape
 from fiberscope.invariants.recovery.ladders.stiffflow import STIFF_LIMIT, flow
 from fiberscope.invariants.recovery.phases.tables import PhaseCell, PhaseDiagram
 from fiberscope.invariants.recovery.ranking.optimistic import OptimisticSize, optimistic_sample_size
-from fiberscope.network import Network
+from fiberscope.invariants.recovery.ranking.results import trained_parts
+from fiberscope.network import Network, require_network
 from fiberscope.results import Budget, Progress
 from fiberscope.sweeps import sweep
 
@@ -64,13 +66,16 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse what no cell could use."""
-        if self.inputs not in INPUTS:
-            raise InputError(f"inputs {self.inputs!r}; give one of {', '.join(INPUTS)}")
-        if self.tests < 1 or not self.floor > 0:
-            raise InputError("give at least one test point, and a floor > 0")
-        finite = all(math.isfinite(v) and v > 0 for v in (self.rtol, 1.0 if self.cap is None else self.cap))
-        if not finite or (self.steps is not None and not (self.steps >= 1 and _whole(self.steps))):
-            raise InputError(f"rtol {self.rtol}, cap {self.cap}, steps {self.steps}; give numbers > 0, whole steps")
+        require_network(self.target, "target")
+        for name in ("bias", "output_bias"):
+            as_switch(getattr(self, name), name)
+        as_choice(self.inputs, "inputs", INPUTS)
+        as_count(self.tests, "tests (number of test points)", 1)
+        for name in ("floor", "rtol", "cap"):
+            if name != "cap" or self.cap is not None:
+                as_number(getattr(self, name), name, above=0)
+        if self.steps is not None:
+            as_count(self.steps, "steps", 1)
         find_activation(self.activation)
 
     @property
@@ -169,7 +174,7 @@ def phase_diagram(
         seeds: how many, or which ones.
         activation: of the trained networks.
         bias: whether hidden biases are trained; else they are 0.
-        output_bias: the same for the output bias.
+        output_bias: the same for the output bias; not by default, as in the papers (see `predict_recovery`).
         inputs: "normal" or "uniform".
         tests: number of test points, the same for all runs.
         recovered: test error below which the target counts as recovered.
@@ -195,15 +200,10 @@ def phase_diagram(
     ([[1.0]], {1: 3})
     """
     plan = Plan(target, activation, bias, output_bias, inputs, tests, floor, rtol, cap, steps)
-    counts, sizes = _growing(samples, "samples"), _growing(widths, "widths")
-    spread = tuple(sorted({float(s) for s in scales}))
-    if not isinstance(seeds, int) and not all(_whole(s) for s in seeds):
-        raise InputError(f"seeds {tuple(seeds)}; give whole numbers")
-    runs = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
-    if not spread or not all(0 < s < math.inf for s in spread) or not runs or min(runs) < 0 or not recovered > 0:
-        raise InputError("give scales > 0, at least one seed >= 0, and a test error > 0 that counts as recovered")
-    if len(set(runs)) < len(runs):
-        raise InputError(f"a seed occurs twice in {runs}")
+    counts, sizes = (tuple(sorted(set(as_counts(v, n)))) for v, n in ((samples, "samples"), (widths, "widths")))
+    spread, runs = _scales(scales), _seeds(seeds)
+    recovered = as_number(recovered, "recovered (a test error)", above=0)
+    _check_run(path, workers)
     order = list(product(spread, sizes, counts))
     if workers is not None or client is not None:  # long cells first, so that no worker is left alone at the end
         order.sort(key=lambda c: (-c[1], -c[2], c[0]))
@@ -212,34 +212,42 @@ def phase_diagram(
         partial(run_cell, plan=plan), cells, path=path, task=plan.task, workers=workers, client=client, budget=budget,
         retry=True, progress=progress,
     )  # fmt: skip
-    found, failed = [], []
-    for record in done:
-        if record.error is None:
-            found.append(_cell(json.loads(record.key), record.value, recovered, floor))
-        else:
-            failed.append(f"{record.key}: {record.error}")
+    found = [_cell(json.loads(r.key), r.value, recovered, floor) for r in done if r.error is None]
+    failed = tuple(f"{r.key}: {r.error}" for r in done if r.error is not None)
     known = _optimistic(target, plan)
     size = None if isinstance(known, str) else known
     return PhaseDiagram(
         target=target.architecture, digest=target.digest, activation=find_activation(activation).label, samples=counts,
         widths=sizes, scales=spread, seeds=runs, recovered=recovered,
         cells=tuple(sorted(found, key=lambda c: (c.scale, c.width, c.samples))),
-        complete=done.complete and not failed, reason=done.reason, failed=tuple(failed),
+        complete=done.complete and not failed, reason=done.reason, failed=failed,
         optimistic=None if size is None else size.value, optimistic_exact=size is not None and size.exact,
         parameters={m: plan.parameters(m) for m in sizes}, notes=_notes(known, sizes, plan),
-        theorems=() if size is None else ("optimistic-size",),
+        theorems=() if size is None else size.theorems, trained=trained_parts(bias, output_bias),
     )  # fmt: skip
 
 
-def _growing(values: Sequence[int], name: str) -> tuple[int, ...]:
-    given = tuple(values)
-    if not given or not all(v >= 1 and _whole(v) for v in given):
-        raise InputError(f"{name} {given}; give at least one whole number >= 1")
-    return tuple(sorted({int(v) for v in given}))
+def _scales(scales: Any) -> tuple[float, ...]:
+    given = list(scales) if isinstance(scales, Iterable) and not isinstance(scales, str) else []
+    if not given:
+        raise InputError(f"scales={shown(scales)}; give a list of standard deviations > 0")
+    return tuple(sorted({as_number(s, "an entry of scales", above=0) for s in given}))
 
 
-def _whole(value: float) -> bool:
-    return math.isfinite(value) and value == int(value)
+def _seeds(seeds: Any) -> tuple[int, ...]:
+    if not isinstance(seeds, Iterable):
+        return tuple(range(as_count(seeds, "seeds", 1)))
+    runs = as_counts(seeds, "seeds", 0)
+    if len(set(runs)) < len(runs):
+        raise InputError(f"a seed occurs twice in {runs}")
+    return runs
+
+
+def _check_run(path: Any, workers: Any) -> None:
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise InputError(f"path={shown(path)}; give the path of a file, or None")
+    if workers is not None:
+        as_count(workers, "workers", 1)
 
 
 def _cell(cell: Mapping[str, Any], value: Mapping[str, Any], recovered: float, floor: float) -> PhaseCell:
@@ -260,6 +268,8 @@ def _optimistic(target: Network, plan: Plan) -> OptimisticSize | str:
     if target.depth != 2 or target.layers[0].activation != row or target.layers[1].activation.name != "identity":
         return f"O_f is known for two-layer {row.label} targets only"
     try:
+        if not plan.output_bias and target.layers[1].bias.any():
+            return "O_f is not known: the target has an output bias, which these networks do not train (output_bias)"
         return optimistic_sample_size(target, bias=plan.bias, output_bias=plan.output_bias)
     except (InputError, ScopeError) as exc:
         return f"O_f is not known: {exc}"

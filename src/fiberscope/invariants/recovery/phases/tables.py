@@ -101,6 +101,7 @@ class PhaseDiagram(Result):
         optimistic_exact: whether that is exact, not only an upper bound.
         parameters: M for each width.
         notes: what a reader should know.
+        trained: what is, in words.
     """
 
     hidden: ClassVar[frozenset[str]] = frozenset({"cells"})
@@ -123,6 +124,7 @@ class PhaseDiagram(Result):
     notes: tuple[str, ...] = ()
     rigor: Rigor = Rigor.SAMPLED
     theorems: tuple[str, ...] = ()
+    trained: str = ""
 
     def grid(self, scale: float | None = None, value: str = "fraction") -> FloatArray:
         """A table (widths, samples) for a heat map; NaN where a cell is not finished.
@@ -198,9 +200,12 @@ class PhaseDiagram(Result):
     def __str__(self) -> str:
         """One screen: fractions of seeds that recover."""
         known = "" if self.optimistic is None else f", O_f {'' if self.optimistic_exact else '<= '}{self.optimistic}"
+        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) != 1 else ''} a cell"
+        article = "an" if self.target.startswith(("8", "11-", "18-")) else "a"
         lines = [
-            f"recovery of a {self.target} target by {self.activation} networks, {len(self.seeds)} seeds a cell{known} "
+            f"recovery of {article} {self.target} target by {self.activation} networks, {seeds}{known} "
             f"({self.rigor.name})",
+            *([f"  trained: {self.trained}"] if self.trained else []),
             f"  share of seeds with test error below {self.recovered:g}, by samples",
         ]
         pick = np.unique(np.linspace(0, len(self.samples) - 1, min(_COLUMNS, len(self.samples))).astype(int))

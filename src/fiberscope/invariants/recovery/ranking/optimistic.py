@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_choice, as_count, as_counts, as_exact, as_switch
 from fiberscope.errors import InputError, ScopeError
 from fiberscope.invariants.recovery.ranking.tangents import Shape, neuron_groups, shape_of, tangent_rank
 from fiberscope.invariants.recovery.ranking.tied import TiedNetwork
@@ -61,7 +62,7 @@ class OptimisticSize(Result):
     witness: TiedNetwork | Network | None = None
     meaning: str = MEANING
     rigor: Rigor = Rigor.EXACT
-    theorems: tuple[str, ...] = ("model-rank", "optimistic-size")
+    theorems: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -105,7 +106,7 @@ def optimistic_sample_size(
         widths: of the architecture, to see that it is wide enough and to count its parameters: hidden neurons,
             (d, m, p), channels, inner dimensions.
         bias: whether hidden biases are trained.
-        output_bias: whether output biases are trained.
+        output_bias: whether output biases are trained; not by default, as in the papers.
         depth: number of factors of "diagonal".
         budget: seconds for the reduction of deep targets; less of it gives a larger upper bound.
 
@@ -126,10 +127,10 @@ def optimistic_sample_size(
     >>> optimistic_sample_size(net).value, optimistic_sample_size(net).exact
     (4, True)
     """
-    kind = architecture or _kind_of(target)
-    if kind not in ARCHITECTURES:
-        raise InputError(f"architecture {kind!r}; expected one of {', '.join(ARCHITECTURES)}")
-    wide = None if widths is None else (widths,) if isinstance(widths, int) else tuple(int(w) for w in widths)
+    kind = _kind_of(target) if architecture is None else as_choice(architecture, "architecture", ARCHITECTURES)
+    bias, output_bias, depth = as_switch(bias, "bias"), as_switch(output_bias, "output_bias"), as_count(depth, "depth")
+    listed = widths if isinstance(widths, Sequence | np.ndarray) else (widths,)
+    wide = None if widths is None else as_counts(listed, "widths")
     if isinstance(target, Network | TiedNetwork):
         if kind in ("factorisation", "diagonal", "deep-linear"):
             raise InputError(f"architecture {kind!r} expresses matrices and vectors; give an array as the target")
@@ -140,7 +141,7 @@ def optimistic_sample_size(
         return _two_layers(target, kind, wide, bias, output_bias)
     if kind in ("fc", "cnn", "cnn-unshared"):
         raise InputError(f"architecture {kind!r} expresses networks; give a Network or a TiedNetwork as the target")
-    array = rationals.exact_array(target)
+    array = as_exact(target, "target")
     if array.ndim != (1 if kind == "diagonal" else 2):
         raise InputError(
             f"target of shape {array.shape} for {kind!r}; expected a {'vector' if kind == 'diagonal' else 'matrix'}"
@@ -172,7 +173,7 @@ def _sparse(target: ExactArray, depth: int) -> OptimisticSize:
     k = int((target != 0).sum())
     return OptimisticSize(
         k, True, "diagonal", f"entries that are not 0: {k} of {target.size}, for every depth >= 2", k,
-        {"optimistic": k, "parameters": depth * target.size}, _generic_data(True),
+        {"optimistic": k, "parameters": depth * target.size}, _generic_data(True), theorems=("optimistic-size",),
     )  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def _low_rank(target: ExactArray, kind: str, widths: tuple[int, ...] | None) -> 
         around = (q, *inner, p)
         thresholds["parameters"] = sum(a * b for a, b in zip(around, around[1:], strict=False))
     text = f"({p} + {q}) r - r^2 with the rank r = {r}"
-    return OptimisticSize(value, True, kind, text, r, thresholds, _generic_data(True))
+    return OptimisticSize(value, True, kind, text, r, thresholds, _generic_data(True), theorems=("optimistic-size",))
 
 
 # ---- two layers
@@ -232,12 +233,14 @@ def _two_layers(
     if kind != "cnn-unshared" and needed is not None and needed < count:
         units = "channels" if kind == "cnn" else "neurons"
         text = f"the narrowest form found has {count} {units}, the architecture only {needed}"
-        return OptimisticSize(None, exact, kind, text, count, witness=small)
+        return OptimisticSize(None, exact, kind, text, count, witness=small, theorems=("model-rank",))
     thresholds = {"optimistic": value}
     if needed is not None:
         thresholds["parameters"] = _parameters(net, kind, needed, bias, output_bias)
+    analytic = net.activation.analytic
     return OptimisticSize(
-        value, exact, kind, f"{formula} = {value}", count, thresholds, _generic_data(net.activation.analytic), small
+        value, exact, kind, f"{formula} = {value}", count, thresholds, _generic_data(analytic), small,
+        theorems=("model-rank", *(("optimistic-size",) if analytic else ())),
     )  # fmt: skip
 
 
@@ -411,7 +414,10 @@ def _deep(
         thresholds["parameters"] = _weights(full) + bias * sum(full[1:-1]) + output_bias * full[-1]
     analytic = all(layer.activation.analytic for layer in net.layers)
     text = f"parameters of the reduced network {small.architecture}: {value}"
-    return OptimisticSize(value, False, "fc", text, small.hidden_count, thresholds, _generic_data(analytic), small)
+    theorems = ("lossless-moves", *(("optimistic-size",) if analytic else ()))
+    return OptimisticSize(
+        value, False, "fc", text, small.hidden_count, thresholds, _generic_data(analytic), small, theorems=theorems
+    )
 
 
 def _weights(widths: Sequence[int]) -> int:

@@ -19,12 +19,16 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fiberscope.activations import Activation
+from fiberscope.arguments import as_counts, as_switch
 from fiberscope.errors import InputError
 from fiberscope.invariants.manifolds.rules import class_rules
 from fiberscope.invariants.recovery.ranking.optimistic import OptimisticSize, optimistic_sample_size
+from fiberscope.invariants.recovery.ranking.results import trained_parts
 from fiberscope.invariants.recovery.ranking.tied import TiedNetwork
-from fiberscope.network import Network
+from fiberscope.network import Network, require_network
 from fiberscope.results import Assumption, Budget, Result, Rigor
 
 
@@ -74,6 +78,7 @@ class Prediction(Result):
         rows: one for each width r from 1 on; for deep networks the smallest manifold and the whole.
         assumes: the hypotheses, with what was checked.
         rigor: GENERIC: for generic data, on hypotheses that are partly unchecked.
+        trained: what is, in words.
     """
 
     hidden: ClassVar[frozenset[str]] = frozenset({"optimistic"})
@@ -88,7 +93,8 @@ class Prediction(Result):
     rows: tuple[ManifoldRow, ...]
     assumes: tuple[Assumption, ...]
     rigor: Rigor = Rigor.GENERIC
-    theorems: tuple[str, ...] = ("sim-recovery", "optimistic-size", "equitable-sim")
+    theorems: tuple[str, ...] = ("equitable-sim",)
+    trained: str = ""
 
     def at(self, n: int) -> ManifoldRow | None:
         """The largest manifold on which interpolating n samples is a criterion, None if n is too small for all."""
@@ -123,6 +129,7 @@ class Prediction(Result):
         lines = [
             f"recovery of a target of width {need} by width {wide} ({self.parameters:,} parameters), "
             f"{self.rigor.name}: a criterion, no certificate",
+            f"  trained: {self.trained}",
             f"  smallest manifold that holds it: dimension {self.smallest:,}; {self._criterion()}",
             f"  all parameters: from {_count(self.unconstrained)}; optimistic sample size {value:,} "
             f"({self.optimistic.kind}, local)",
@@ -168,7 +175,8 @@ def predict_recovery(
         target: the network to be recovered; what is redundant in it does not count.
         widths: hidden width m, hidden widths, or all widths (d, ..., p).
         bias: whether hidden biases are trained.
-        output_bias: whether output biases are trained.
+        output_bias: whether output biases are trained; not by default, as in the papers. The network that is trained
+            is assumed here; where one is given (`model_rank`, `orbit`, `embed`) its output biases are trained.
         budget: seconds for the reduction of deep targets.
 
     Raises:
@@ -183,6 +191,9 @@ def predict_recovery(
     >>> found.smallest, found.samples, found.unconstrained, [row.dimension for row in found.rows]
     (8, 9, 21, [4, 8, 12, 16, 20])
     """
+    if not isinstance(target, TiedNetwork):
+        require_network(target, "target")
+    bias, output_bias = as_switch(bias, "bias"), as_switch(output_bias, "output_bias")
     hidden = _hidden(target, widths)
     size = optimistic_sample_size(target, "fc", widths=hidden, bias=bias, output_bias=output_bias, budget=budget)
     small = size.witness
@@ -217,15 +228,13 @@ def predict_recovery(
     return Prediction(
         hidden, needed, smallest, samples, whole + 1 if analytic else None, whole, size, rows,
         _hypotheses(activations, size),
+        theorems=(*(("sim-recovery",) if samples is not None else ()), *size.theorems, "equitable-sim"),
+        trained=trained_parts(bias, output_bias),
     )  # fmt: skip
 
 
 def _hidden(target: Network | TiedNetwork, widths: Sequence[int] | int) -> tuple[int, ...]:
-    if isinstance(widths, int):
-        hidden: tuple[int, ...] = (widths,)
-        depth = 1
-    else:
-        hidden = tuple(int(w) for w in widths)
+    hidden = as_counts(widths if isinstance(widths, Sequence | np.ndarray) else (widths,), "widths")
     around = target.widths if isinstance(target, Network) else (target.inputs, len(target.rows), target.outputs)
     depth = len(around) - 2
     if len(hidden) == depth + 2:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fiberscope import rationals
+from fiberscope.arguments import as_choice, as_count, as_exact, as_finite, as_switch
 from fiberscope.autodiff.floats import NumpyFamily
 from fiberscope.autodiff.jets import FormalJets
 from fiberscope.autodiff.nilpotent import Nilpotent
@@ -29,13 +30,13 @@ from fiberscope.invariants.recovery.ranking.derivatives import (
     trained_columns,
     widest_gap,
 )
-from fiberscope.invariants.recovery.ranking.results import EmpiricalRank, LocalRecovery, ModelRank
+from fiberscope.invariants.recovery.ranking.results import EmpiricalRank, LocalRecovery, ModelRank, trained_parts
 from fiberscope.invariants.recovery.ranking.tangents import NeuronGroups, neuron_groups, shape_of, tangent_rank
 from fiberscope.invariants.recovery.ranking.tied import DiagonalProduct, MatrixProduct, TiedNetwork
 from fiberscope.models.chains import chain_family
 from fiberscope.models.model import Model
 from fiberscope.network import Network
-from fiberscope.results import Rigor
+from fiberscope.results import Rigor, counted
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -65,7 +66,8 @@ def model_rank(
         at: parameters (M,) instead of the model's own.
         method: "exact" or "svd" insist on one.
         bias: whether hidden biases of a `Network` are trained.
-        output_bias: whether its last bias is.
+        output_bias: whether its last bias is; like `bias` yes by default, as everywhere a network is given. Where it is
+            assumed (`recover`, `predict_recovery`, `phase_diagram`) it has no output biases unless they are asked for.
         seed: of random inputs; exact ranks do not depend on it.
 
     Raises:
@@ -79,9 +81,15 @@ def model_rank(
     >>> model_rank(net, bias=False, output_bias=False).rank  # two classes, one of them with a = 0: 2 + 1 * 2
     4
     """
-    if method not in ("auto", "exact", "svd"):
-        raise InputError(f"method {method!r}; expected auto, exact or svd")
+    as_choice(method, "method", ("auto", "exact", "svd"))
+    bias, output_bias, seed = as_switch(bias, "bias"), as_switch(output_bias, "output_bias"), as_count(seed, "seed")
     model = _placed(model, at)
+    found = _rank(model, at, method, bias, output_bias, seed)
+    return replace(found, trained=trained_parts(bias, output_bias)) if isinstance(model, Network) else found
+
+
+def _rank(model: Ranked, at: npt.ArrayLike | None, method: Method, bias: bool, output_bias: bool,
+          seed: int) -> ModelRank:  # fmt: skip
     if method != "svd":
         try:
             found = _exact(model, at, bias, output_bias, seed)
@@ -105,9 +113,13 @@ def _placed(model: Ranked, at: npt.ArrayLike | None) -> Ranked:
             raise InputError("a Model has no parameters of its own: give `at`, shape (M,)")
         if np.shape(at) != (model.size,):
             raise InputError(f"parameters of shape {np.shape(at)}; the model has {model.size}")
+        as_finite(at, "at")
         return model
     if not isinstance(model, TiedNetwork | MatrixProduct | DiagonalProduct):
-        raise InputError(f"model of type {type(model).__name__}; expected a Network, TiedNetwork, product or Model")
+        raise InputError(
+            f"model of type {type(model).__name__}; expected a Network (fs.load makes one), TiedNetwork, "
+            "product or Model"
+        )
     if at is not None:
         raise InputError("this model holds its parameters; `at` is for Network and Model")
     return model
@@ -144,14 +156,14 @@ def _tied_rank(net: TiedNetwork) -> ModelRank:
     rank = tangent_rank(net, groups)
     return ModelRank(
         rank, net.parameters, "classes", Rigor.EXACT, classes=groups.members, quiet=groups.quiet,
-        formula=_formula(net, groups),
+        formula=_formula(net, groups), theorems=("model-rank",),
     )  # fmt: skip
 
 
 def _formula(net: TiedNetwork, groups: NeuronGroups) -> str:
     count = len(groups.members)
     active = sum(bool((net.outer[:, list(block)] != 0).any()) for block in groups.members)
-    quiet = f", {len(groups.quiet)} neurons without inputs" if groups.quiet else ""
+    quiet = f", {counted(len(groups.quiet), 'neuron')} without inputs" if groups.quiet else ""
     if net.untied:
         return (
             f"classes of neurons: {count}, with outgoing weights: {active}, {net.per_neuron} incoming weights each"
@@ -294,7 +306,7 @@ def empirical_rank(
         raise InputError("a Model draws its own data; give a Network, a TiedNetwork or a product")
     if (x is None) == (entries is None) or (entries is not None and not isinstance(model, MatrixProduct)):
         raise InputError("give inputs x, or for a MatrixProduct the observed entries")
-    points = None if x is None else np.asarray(x)
+    points = None if x is None else as_exact(x, "x")
     if points is not None and (points.ndim != 2 or points.shape[1] != _inputs_of(model)):
         raise InputError(f"inputs of shape {points.shape}; expected (n, {_inputs_of(model)})")
     rows, exact = _rows_at(model, points, entries, bias, output_bias)
@@ -357,4 +369,6 @@ def locally_recoverable(
         whole = replace(whole, rank=found.rank, gap=found.gap)
     order = [Rigor.EXACT, Rigor.GENERIC, Rigor.NUMERICAL]
     rigor = max(found.rigor, whole.rigor, key=order.index)
-    return LocalRecovery(found.rank == whole.rank, found, whole, rigor)
+    bent = isinstance(model, Network | TiedNetwork) and _bent(model)
+    theorems = (*whole.theorems, *(() if bent else ("optimistic-size",)))
+    return LocalRecovery(found.rank == whole.rank, found, whole, rigor, theorems)

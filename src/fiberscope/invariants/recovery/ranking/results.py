@@ -9,6 +9,20 @@ from fiberscope.invariants.orbits.spans import GAP
 from fiberscope.results import Result, Rigor
 
 
+def trained_parts(bias: bool, output_bias: bool) -> str:
+    """What is trained, in words.
+
+    >>> trained_parts(True, False), trained_parts(False, False)
+    ('weights and hidden biases, no output biases', 'weights, no biases')
+    """
+    if bias and output_bias:
+        return "weights, hidden biases and output biases"
+    if not bias and not output_bias:
+        return "weights, no biases"
+    kept, left = ("hidden", "output") if bias else ("output", "hidden")
+    return f"weights and {kept} biases, no {left} biases"
+
+
 @dataclass(frozen=True, eq=False)
 class ModelRank(Result):
     """The model rank at one parameter.
@@ -25,6 +39,7 @@ class ModelRank(Result):
         formula: how the rank comes about.
         note: what the number does not say.
         lower: whether it is only a lower bound, as singular values are where inputs may miss regions.
+        trained: what counts as a parameter of a `Network`, in words; "" for models that have nothing to choose.
     """
 
     hidden: ClassVar[frozenset[str]] = frozenset({"classes"})
@@ -39,7 +54,8 @@ class ModelRank(Result):
     formula: str = ""
     note: str = ""
     lower: bool = False
-    theorems: tuple[str, ...] = ("model-rank",)
+    theorems: tuple[str, ...] = ()
+    trained: str = ""
 
     @property
     def clear(self) -> bool:
@@ -65,6 +81,8 @@ class ModelRank(Result):
         lines = [
             f"model rank {least}{self.rank:,} of {self.parameters:,} parameters ({self.rigor.name}, {self.method})"
         ]
+        if self.trained:
+            lines.append(f"  trained: {self.trained}")
         if self.formula:
             lines.append(f"  {self.formula}")
         if self.gap is not None:
@@ -93,7 +111,7 @@ class EmpiricalRank(Result):
     parameters: int
     rigor: Rigor
     gap: tuple[float, float] | None = None
-    theorems: tuple[str, ...] = ("model-rank",)
+    theorems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """One line."""
@@ -116,7 +134,7 @@ class LocalRecovery(Result):
     empirical: EmpiricalRank
     model: ModelRank
     rigor: Rigor
-    theorems: tuple[str, ...] = ("model-rank", "optimistic-size")
+    theorems: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether it is recoverable."""
