@@ -155,6 +155,18 @@ def as_count(value: Any, name: str, least: int = 0) -> int:
     return number
 
 
+def require_finite(array: ExactArray, name: str) -> None:
+    """Refuse an array (floats, integers or rationals) with NaN or an infinity in it.
+
+    Raises:
+        InputError: if there is one.
+
+    >>> require_finite(np.array([1.0, 2.0]), "x")
+    """
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"{name}: NaN or an infinity among its entries; give finite numbers")
+
+
 def as_finite(values: Any, name: str) -> FloatArray:
     """A float64 array of finite numbers, of any shape; the caller's own if it is one already.
 
@@ -165,8 +177,7 @@ def as_finite(values: Any, name: str) -> FloatArray:
     (1, 2)
     """
     found: FloatArray = as_floats(values, name)
-    if not np.isfinite(found).all():
-        raise InputError(f"{name}: NaN or an infinity among its entries; give finite numbers")
+    require_finite(found, name)
     return found
 
 

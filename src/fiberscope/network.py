@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation, Given, layer_activations
-from fiberscope.arguments import as_count, as_exact, as_float_dtype, as_floats, as_generator, kind_of, shown
+from fiberscope.arguments import (
+    as_count,
+    as_exact,
+    as_float_dtype,
+    as_floats,
+    as_generator,
+    kind_of,
+    require_finite,
+    shown,
+)
 from fiberscope.errors import FormatError, InputError, ScopeError
 from fiberscope.layers import Frame as Frame
 from fiberscope.layers import Layer as Layer
@@ -347,8 +356,7 @@ class Network:
         h = as_exact(x, "input")
         if h.shape != (self.widths[0],):
             raise InputError(f"input has shape {h.shape}; expected ({self.widths[0]},)")
-        if not rationals.is_rational(h) and not np.isfinite(h).all():
-            raise InputError("input: NaN or an infinity among its entries; give finite numbers")
+        require_finite(h, "input")
         for layer in self.layers:
             live = np.flatnonzero(h != 0)  # a sparse point costs little
             z = rationals.fractions(rationals.add(rationals.matmul(layer.weight[:, live], h[live]), layer.bias))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fiberscope import rationals
 from fiberscope.activations import Activation
-from fiberscope.arguments import as_exact
+from fiberscope.arguments import as_exact, require_finite
 from fiberscope.domains import Box
 from fiberscope.errors import InputError
 from fiberscope.fibers.chain import Chain
@@ -145,8 +145,7 @@ class NormalForm(Result):
         given = as_exact(x, "input")
         if given.shape != (self.widths[0],):
             raise InputError(f"input has shape {given.shape}; expected ({self.widths[0]},)")
-        if not rationals.is_rational(given) and not np.isfinite(given).all():
-            raise InputError("input: NaN or an infinity among its entries; give finite numbers")
+        require_finite(given, "input")
         below = y = rationals.fractions(given)
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             z = rationals.fractions(weight) @ y + rationals.fractions(bias) if len(y) else rationals.fractions(bias)

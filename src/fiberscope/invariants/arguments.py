@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from fiberscope.arguments import as_exact, shown
+from fiberscope.arguments import as_exact, require_finite, shown
 from fiberscope.errors import InputError
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def as_names(values: object, name: str, known: Collection[str]) -> tuple[str, ...]:
@@ -45,8 +42,7 @@ def as_rationals(values: Any, name: str) -> npt.NDArray[Any]:
     [1.0, 0.5]
     """
     array = as_exact(values, name)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{name}: NaN or an infinity among its entries; give finite numbers")
+    require_finite(array, name)
     return array
 
 

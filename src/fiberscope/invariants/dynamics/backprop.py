@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fiberscope.arguments import as_choice, as_floats, plain
+from fiberscope.arguments import as_choice, as_floats, plain, require_finite
 from fiberscope.errors import InputError
 from fiberscope.invariants.arguments import as_pair
 from fiberscope.network import Network
@@ -98,8 +98,7 @@ class Batch:
             given = np.asarray(plain(getattr(self, name)))
             whole = name == "y" and given.dtype.kind in "iu"  # labels stay what they are
             values = given if whole else as_floats(given, what, None)
-            if not np.isfinite(values).all():
-                raise InputError(f"{what}: NaN or an infinity among its entries; give finite numbers")
+            require_finite(values, what)
             object.__setattr__(self, name, values)
         if self.x.ndim != 2 or len(self.x) != len(self.y) or not len(self.x):
             raise InputError(f"inputs {self.x.shape} and targets {self.y.shape}; give (N, n_in) and N targets")
